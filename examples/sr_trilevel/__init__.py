@@ -1,0 +1,1 @@
+"""The reference example: trilevel search for super-resolution networks."""

@@ -1,0 +1,104 @@
+"""The trilevel search space of the paper, backbones A and B.
+
+Network level: which path of RiR cells (``a``) and convolutions or upsamplings (``b``).
+Cell level: which of four operations in each slot. Kernel level: how many channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trinas as tn
+
+RATIOS = (1 / 3, 1 / 2, 2 / 3, 5 / 6, 1)
+"""Of the full width; the tables of the paper hold no 4/5 (its text does), but 2/3."""
+
+
+def _slot(channels: tn.Value) -> tn.Node:
+    """One searched operation. No convolution in a slot has a bias."""
+    return tn.choice(
+        conv1x1=tn.conv_relu(1, channels),
+        resblock=tn.resblock(channels),
+        conv3x3=tn.conv_relu(3, channels),
+        dwsblock=tn.dwsblock(channels),
+        name="slot",
+    )
+
+
+def rir_cell(features: int, slots: int = 5, ratios: Sequence[float] = RATIOS) -> tn.Node:
+    """``x + 0.2 f(x)`` around searched slots; the last one returns to full width."""
+    searched = (_slot(tn.width(features, ratios=ratios, divisor=8)) for _ in range(slots - 1))
+    return tn.residual(tn.seq(*searched, _slot(features)), scale=0.2)
+
+
+def backbone_b(
+    features: int = 64,
+    scale: int = 4,
+    *,
+    slots: int = 5,
+    cells: int = 5,
+    convs: int = 2,
+    ratios: Sequence[float] = RATIOS,
+) -> tn.Node:
+    """TrilevelNAS-B: everything at low resolution, one PixelShuffle at the end."""
+    trunk = tn.tree(
+        a=rir_cell(features, slots, ratios),
+        b=tn.conv(3, features),
+        first="a",
+        at_most={"a": cells, "b": convs},
+        name="trunk",
+    )
+    return tn.seq(
+        tn.conv(3, features, name="stem"),
+        trunk,
+        tn.conv(3, 3 * scale**2, name="tail"),
+        tn.pixel_shuffle(scale),
+        *unit_range(),
+    )
+
+
+def backbone_a(
+    features: int = 64, *, slots: int = 5, cells: int = 5, ratios: Sequence[float] = RATIOS
+) -> tn.Node:
+    """TrilevelNAS-A: two searched x2 upsamplings; only nodes behind both can be the end."""
+    trunk = tn.tree(
+        a=rir_cell(features, slots, ratios),
+        b=tn.seq(tn.upsample(2), tn.conv(3, features)),
+        first="a",
+        at_most={"a": cells, "b": 2},
+        exit_at={"b": 2},
+        name="trunk",
+    )
+    return tn.seq(
+        tn.conv(3, features, name="stem"),
+        trunk,
+        tn.conv(3, features, name="hr_conv"),
+        tn.conv(3, 3, name="tail"),
+        *unit_range(),
+    )
+
+
+def unit_range() -> tuple[tn.Node, tn.Node]:
+    """``(tanh(x) + 1) / 2``: images lie in [0, 1]."""
+    return tn.tanh(), tn.affine(0.5, 0.5)
+
+
+def paper_decisions(
+    path: Sequence[int], cells: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """An architecture as the paper's tables print it, as decisions of these spaces.
+
+    Args:
+        path: 0 for a RiR cell, 1 for an upsampling or convolution.
+        cells: for every RiR cell on the path its slots, each with ``op`` and ``width``.
+    """
+    labels = ["ab"[kind] for kind in path]
+    decisions: dict[str, Any] = {"trunk": "-".join(labels)}
+    nodes = ["-".join(labels[: i + 1]) for i, label in enumerate(labels) if label == "a"]
+    for node, slots in zip(nodes, cells):
+        for i, slot in enumerate(slots):
+            decisions[f"trunk/{node}/slot[{i}]"] = slot["op"]
+            if i < len(slots) - 1:
+                decisions[f"trunk/{node}/slot[{i}]/width"] = slot["width"]
+    return decisions

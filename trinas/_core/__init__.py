@@ -1,0 +1,1 @@
+"""Leaf modules: errors, registries. They import nothing of trinas."""

@@ -1,0 +1,69 @@
+"""A named collection that refuses duplicates and knows what you may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from trinas._core.errors import SpaceError, UnknownNameError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Maps names to things of one kind.
+
+    Args:
+        kind: what the things are, in the singular ("operation"); used in messages.
+
+    >>> colours = Registry("colour")
+    >>> colours.register("red")("#f00")
+    '#f00'
+    >>> colours["rad"]
+    Traceback (most recent call last):
+        ...
+    trinas._core.errors.UnknownNameError: unknown colour; got 'rad'. Did you mean 'red'? Known: red.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files a thing under `name`.
+
+        Raises:
+            SpaceError: `name` is taken.
+        """
+
+        def add(item: T) -> T:
+            if name in self._items:
+                raise SpaceError(
+                    f"{self._kind} names are unique",
+                    got=name,
+                    fix=f"It is taken by {self._items[name]!r}; choose another name.",
+                )
+            self._items[name] = item
+            return item
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._items[name]
+        except (KeyError, TypeError):
+            near = difflib.get_close_matches(str(name), self._items, n=3, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+            raise UnknownNameError(
+                f"unknown {self._kind}", got=repr(name), fix=f"{hint}Known: {', '.join(self)}."
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)

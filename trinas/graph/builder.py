@@ -1,0 +1,306 @@
+"""Adds nodes to a graph under construction, inferring and checking shapes as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import networkx as nx
+
+from trinas._core.errors import ShapeError, SpaceError
+from trinas.graph.ir import Graph, Source
+from trinas.space.decision import Decision
+from trinas.space.operation import OperationSpec
+from trinas.space.shape import Shape
+from trinas.space.values import IN, same
+
+INPUT = "input"
+
+_ADDED = "what is added up has one shape"
+_MULTIPLIED = "what is multiplied has one shape"
+_OPTIONS = "the options of one decision give one shape"
+_EDGES = "the edges into one step of a cell give one shape"
+
+
+def same_shape(left: Shape, right: Shape) -> bool:
+    """Whether two tensors can be added, whatever the search decides.
+
+    Pieces of a concatenation are cut one by one, so they add up with equal pieces only.
+    """
+    return left is right or (left.size == right.size and same_pieces(left, right))
+
+
+def same_pieces(left: Shape, right: Shape) -> bool:
+    """Whether two tensors have their channels in the same pieces."""
+    return len(left.segments) == len(right.segments) and all(
+        same(a, b) for a, b in zip(left.segments, right.segments)
+    )
+
+
+def same_weights(operation: OperationSpec, left: Shape, right: Shape) -> bool:
+    """Whether an operation holds the same weights on inputs of these two shapes."""
+    if left.segments != right.segments:
+        return False
+    if left.size == right.size:
+        return True
+    declared = [dict(operation.weights(x, operation.out_shape(x))) for x in (left, right)]
+    return declared[0] == declared[1]
+
+
+def most_pieces(shapes: Sequence[Shape]) -> Shape:
+    """The shape of what equally shaped tensors give together.
+
+    Where pieces of a concatenation meet a plain tensor, the plain one has no say in how
+    the channels are cut, so the pieces are kept.
+    """
+    return max(shapes, key=lambda shape: len(shape.segments))
+
+
+def join(shapes: Sequence[Shape]) -> Shape:
+    """The shape of a concatenation along the channels."""
+    return Shape(tuple(part for s in shapes for part in s.segments), shapes[0].size)
+
+
+def is_gate(shape: Shape) -> bool:
+    """Whether a tensor has one value per channel, which a product spreads over positions."""
+    return bool(shape.size) and set(shape.size) == {1}
+
+
+def fits_gate(gate: Shape, shape: Shape) -> bool:
+    """Whether `gate` can multiply every position of a tensor of this shape."""
+    return len(gate.size) == len(shape.size) and same_pieces(gate, shape)
+
+
+class Builder:
+    """A graph in the making.
+
+    Every method that adds a node takes its name and inputs, works out the shape of the
+    result, and refuses what does not fit.
+    """
+
+    def __init__(self, in_shape: Shape) -> None:
+        self.nx: nx.MultiDiGraph = nx.MultiDiGraph()
+        self.decisions: dict[str, Decision] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.asked: list[Decision] = []
+        self._height = in_shape.size[0] if in_shape.size else None
+        self._scales: dict[int, Fraction] = {}
+        self._shared_decisions: set[str] = set()
+        self._shares: dict[str, tuple[Decision, ...]] = {}
+        self._weights: dict[str, tuple[OperationSpec, Shape, str, bool]] = {}
+        self._add(INPUT, "input", in_shape, ())
+
+    def finish(self, output: str) -> Graph:
+        """The finished graph."""
+        return Graph(self.nx, self.decisions, INPUT, output)
+
+    def decide(self, decision: Decision, *, shared: bool) -> str:
+        """Register a decision and return its path; a shared one may be there already."""
+        path = decision.path
+        known = self.decisions.setdefault(path, decision)
+        if known is not decision and not (shared and path in self._shared_decisions):
+            raise SpaceError(
+                "two decisions of a space have different paths",
+                got=path,
+                fix="Name one of them otherwise (name=..., or the key of a share).",
+            )
+        if known != decision:
+            raise SpaceError(
+                "a shared decision offers the same options everywhere",
+                got=f"{list(decision.options)} after {list(known.options)}",
+                at=path,
+                fix="Share spaces with equal options only, or use another key.",
+            )
+        if shared:
+            self._shared_decisions.add(path)
+        self.asked.append(known)
+        return path
+
+    def agree_on_share(self, key: str, before: int, name: str, declared: str | None) -> None:
+        """Check that the decisions asked since `before` are those of other places of `key`."""
+        asked = tuple(self.asked[before:])
+        known = self._shares.setdefault(key, asked)
+        if known != asked:
+            differ = sorted({d.path for d in known} ^ {d.path for d in asked})
+            raise SpaceError(
+                "a shared subspace holds the same decisions at all its places",
+                got=f"{', '.join(differ)} at some places only",
+                at=_place(name, declared),
+                fix="Use another key for another subspace.",
+            )
+
+    def operation(
+        self,
+        name: str,
+        operation: OperationSpec,
+        source: str,
+        *,
+        weights: str,
+        shared: bool,
+        declared: str | None,
+    ) -> str:
+        """Add an operation; `IN` in its settings becomes the channels of `source`."""
+        x = self.shapes[source]
+        try:
+            if IN in operation.symbols:
+                operation = operation.bind({IN: x.channels})
+            shape = operation.out_shape(x)
+        except (ShapeError, SpaceError) as error:
+            at = _place(f"{name} ({operation})", declared)
+            raise type(error)(error.rule, got=error.got, at=at, fix=error.fix) from None
+        self._register_weights(weights, operation, x, name, shared)
+        return self._add(
+            name,
+            "op",
+            shape,
+            (Source(source, None),),
+            op=operation,
+            weights=weights,
+            declared=declared,
+        )
+
+    def _register_weights(
+        self, weights: str, operation: OperationSpec, x: Shape, name: str, shared: bool
+    ) -> None:
+        if weights not in self._weights:
+            self._weights[weights] = (operation, x, name, shared)
+            return
+        known, known_x, known_name, known_shared = self._weights[weights]
+        if not (shared and known_shared):
+            raise SpaceError(
+                "two sets of weights have different names",
+                got=weights,
+                at=f"{name} and {known_name}",
+                fix="Name one of them otherwise (name=..., or the key of a share).",
+            )
+        if known != operation or not same_weights(operation, x, known_x):
+            raise ShapeError(
+                "weights are shared between equal operations on equally many channels",
+                got=f"{operation} on {x} after {known} on {known_x}",
+                at=f"{name} and {known_name}",
+                fix="Share the decisions alone (weights=False) where channels differ.",
+            )
+
+    def total(
+        self,
+        name: str,
+        sources: Sequence[str],
+        *,
+        coefs: Sequence[float] = (),
+        kind: str = "sum",
+        declared: str | None = None,
+    ) -> str:
+        """Add a sum or product of equally shaped nodes."""
+        rule = _MULTIPLIED if kind == "product" else _ADDED
+        if kind == "product":
+            gates = [s for s in sources if is_gate(self.shapes[s])]
+            full = [s for s in sources if s not in gates] or gates
+            shape = self._agree(name, full, full, rule, declared)
+            for gate in gates:
+                if not fits_gate(self.shapes[gate], shape):
+                    self._agree(name, (full[0], gate), (full[0], gate), rule, declared)
+        else:
+            shape = self._agree(name, sources, sources, rule, declared)
+        inputs = tuple(Source(s, None) for s in sources)
+        return self._add(name, kind, shape, inputs, coefs=tuple(coefs), declared=declared)
+
+    def concat(self, name: str, sources: Sequence[str], *, declared: str | None = None) -> str:
+        """Add a concatenation along the channels."""
+        shapes = [self.shapes[s] for s in sources]
+        for source, shape in zip(sources, shapes):
+            if shape.size != shapes[0].size:
+                raise ShapeError(
+                    "what is concatenated has one height and width",
+                    got=f"{shapes[0]} from {sources[0]} and {shape} from {source}",
+                    at=_place(name, declared),
+                    fix="Give the branches equal strides.",
+                )
+        inputs = tuple(Source(s, None) for s in sources)
+        return self._add(name, "concat", join(shapes), inputs, declared=declared)
+
+    def pick(
+        self,
+        name: str,
+        decision: str,
+        sources: Sequence[Source],
+        *,
+        labels: Sequence[str],
+        kind: str = "mix",
+        declared: str | None = None,
+    ) -> str:
+        """Add a node that picks among its inputs; `labels` name them in messages."""
+        rule = _OPTIONS if kind == "mix" else _EDGES
+        shape = self._agree(name, [s.node for s in sources], labels, rule, declared)
+        return self._add(name, kind, shape, tuple(sources), decision=decision, declared=declared)
+
+    def _agree(
+        self,
+        name: str,
+        sources: Sequence[str],
+        labels: Sequence[str],
+        rule: str,
+        declared: str | None,
+    ) -> Shape:
+        first = self.shapes[sources[0]]
+        for source, label in zip(sources, labels):
+            shape = self.shapes[source]
+            if not same_shape(first, shape):
+                raise ShapeError(
+                    rule,
+                    got=f"{first} from {labels[0]} and {shape} from {label}",
+                    at=_place(name, declared),
+                    fix="Give both the same channels and stride"
+                    + (", or pass a skip (trinas.shortcut)." if rule == _ADDED else "."),
+                )
+        return most_pieces([self.shapes[s] for s in sources])
+
+    def _add(  # every field of the contract, once
+        self,
+        name: str,
+        kind: str,
+        shape: Shape,
+        sources: Sequence[Source],
+        *,
+        op: OperationSpec | None = None,
+        weights: str | None = None,
+        coefs: tuple[float, ...] = (),
+        decision: str | None = None,
+        declared: str | None = None,
+    ) -> str:
+        if name in self.shapes:
+            raise SpaceError(
+                "two parts of a space have different paths",
+                got=name,
+                fix="Name one of them otherwise (name=...).",
+            )
+        self.nx.add_node(
+            name,
+            kind=kind,
+            shape=shape,
+            scale=self._scale(shape),
+            op=op,
+            weights=weights,
+            coefs=coefs,
+            decision=decision,
+            declared=declared,
+        )
+        for position, (producer, option) in enumerate(sources):
+            if option is None:
+                self.nx.add_edge(producer, name, position)
+            else:
+                self.nx.add_edge(producer, name, position, option=option)
+        self.shapes[name] = shape
+        return name
+
+    def _scale(self, shape: Shape) -> Fraction | None:
+        if not shape.size or self._height is None:
+            return None
+        height = shape.size[0]
+        if height not in self._scales:
+            self._scales[height] = Fraction(height, self._height)
+        return self._scales[height]
+
+
+def _place(name: str, declared: str | None) -> str:
+    return name + (f", declared at {declared}" if declared else "")
+

@@ -1,0 +1,216 @@
+"""The graph of a space: a networkx graph with a contract.
+
+The contract (`trinas.graph.lint` checks it)
+--------------------------------------------
+A `Graph` holds a frozen ``networkx.MultiDiGraph``, `Graph.nx`. Its nodes are named by
+paths, are stored in topological order, and carry
+
+=============  ======================================================================
+``kind``       ``input``, ``op``, ``sum``, ``product``, ``concat``, ``mix`` or ``keep``
+``shape``      `trinas.Shape` of the result, channels possibly searched
+``scale``      result height over input height, a Fraction (None for vectors)
+``op``         the operation of an ``op`` node, settings bound to this place
+``weights``    name of the weights of an ``op`` node; equal names share weights
+``coefs``      the factors of a ``sum``
+``decision``   path of the decision of a ``mix`` (one input is picked) or a ``keep``
+               (some inputs are picked and added)
+``declared``   the line of the space it comes from
+=============  ======================================================================
+
+Edges point from producer to consumer. Their key is the position among the inputs of the
+consumer; those into a ``mix`` or ``keep`` carry ``option``, the value of the decision
+that picks them. `Graph.decisions` maps every path to its `Decision`, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypedDict
+
+import networkx as nx
+
+from trinas.graph.text import to_text
+from trinas.space.decision import Decision, Option, Picked
+from trinas.space.operation import OperationSpec
+from trinas.space.shape import Shape
+from trinas.space.values import Var
+
+
+class Vertex(TypedDict):
+    """What a node of the graph carries; see the contract in this module."""
+
+    kind: str
+    shape: Shape
+    scale: Fraction | None
+    op: OperationSpec | None
+    weights: str | None
+    coefs: tuple[float, ...]
+    decision: str | None
+    declared: str | None
+
+
+class Source(NamedTuple):
+    """One input of a node: who produces it, and the option that picks it."""
+
+    node: str
+    option: Option | None
+
+
+class Graph:
+    """A lowered search space, read-only.
+
+    Args:
+        nx_graph: the graph, as the contract has it; it is frozen, not copied.
+        decisions: path to decision, in order.
+        input: name of the input node.
+        output: name of the node whose result is the network's.
+    """
+
+    def __init__(
+        self, nx_graph: nx.MultiDiGraph, decisions: Mapping[str, Decision], input: str, output: str
+    ) -> None:
+        self._nx: nx.MultiDiGraph = nx.freeze(nx_graph)
+        self._decisions = MappingProxyType(dict(decisions))
+        self._input = input
+        self._output = output
+
+    @property
+    def nx(self) -> nx.MultiDiGraph:
+        """The networkx graph, frozen; ``networkx.MultiDiGraph(graph.nx)`` copies it."""
+        return self._nx
+
+    @property
+    def decisions(self) -> Mapping[str, Decision]:
+        """Path to decision, in an order that is the same in every process."""
+        return self._decisions
+
+    @property
+    def input(self) -> str:
+        """Name of the input node."""
+        return self._input
+
+    @property
+    def output(self) -> str:
+        """Name of the node whose result the network returns."""
+        return self._output
+
+    @property
+    def in_shape(self) -> Shape:
+        """Shape of the input, without the batch."""
+        return self.vertex(self._input)["shape"]
+
+    @property
+    def out_shape(self) -> Shape:
+        """Shape of the output, without the batch."""
+        return self.vertex(self._output)["shape"]
+
+    def vertex(self, node: str) -> Vertex:
+        """What `node` carries."""
+        return self._nx.nodes[node]  # type: ignore[return-value]  # the contract, linted
+
+    def operation(self, node: str) -> OperationSpec:
+        """The operation of an ``op`` node."""
+        operation = self.vertex(node)["op"]
+        assert operation is not None, node
+        return operation
+
+    def asks(self, node: str) -> tuple[str, ...]:
+        """Paths of the decisions that `node` depends on by itself."""
+        vertex = self.vertex(node)
+        asked = [] if vertex["decision"] is None else [vertex["decision"]]
+        symbols = vertex["shape"].symbols
+        if vertex["op"] is not None:
+            symbols += vertex["op"].symbols
+        asked += [symbol.path for symbol in symbols if isinstance(symbol, Var)]
+        return tuple(dict.fromkeys(asked))
+
+    @cached_property
+    def _sources(self) -> dict[str, tuple[Source, ...]]:
+        found: dict[str, list[tuple[int, Source]]] = {node: [] for node in self._nx}
+        edges: Any = self._nx.edges(keys=True, data="option")
+        for producer, consumer, position, option in edges:
+            found[consumer].append((position, Source(producer, option)))
+        return {
+            node: tuple(source for _, source in sorted(pairs, key=lambda p: p[0]))
+            for node, pairs in found.items()
+        }
+
+    def sources(self, node: str) -> tuple[Source, ...]:
+        """The inputs of `node`, in order."""
+        return self._sources[node]
+
+    @cached_property
+    def offsets(self) -> Mapping[str, int]:
+        """Where each decision starts in a flat vector of weights.
+
+        Such a vector holds one number for every option of every decision, decision after
+        decision in the order of `decisions`. Supernets produce it, costs read it.
+        """
+        starts, total = {}, 0
+        for path, decision in self._decisions.items():
+            starts[path] = total
+            total += len(decision.options)
+        return MappingProxyType(starts)
+
+    @property
+    def slots(self) -> int:
+        """The length of a flat vector of weights; see `offsets`."""
+        return sum(len(decision.options) for decision in self._decisions.values())
+
+    def one_hot(self, picked: Mapping[str, Picked]) -> list[float]:
+        """The flat vector of a genotype: 1 for what is picked, 0 for what is not.
+
+        A decision that is not in `picked` stands at its first option (at its first few,
+        where several are kept).
+        """
+        flat = [0.0] * self.slots
+        for path, decision in self._decisions.items():
+            if path in picked:
+                outcome = picked[path]
+            elif decision.kind == "inputs":
+                outcome = tuple(range(decision.keep))
+            else:
+                outcome = decision.derivable[0]
+            for option in outcome if isinstance(outcome, tuple) else (outcome,):
+                flat[self.offsets[path] + decision.index(option)] = 1.0
+        return flat
+
+    def __iter__(self) -> Iterator[str]:
+        """Node names, producers before consumers."""
+        return iter(self._nx)
+
+    def __len__(self) -> int:
+        return len(self._nx)
+
+    @cached_property
+    def text(self) -> str:
+        """The stable text form: `trinas.graph.text` documents it."""
+        return to_text(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the text form: two graphs agree when their digests do."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def __deepcopy__(self, memo: object) -> Graph:
+        """Nothing in a graph can change, so its copy is itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graph, (self._nx, dict(self._decisions), self._input, self._output)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({len(self)} nodes, {len(self.decisions)} decisions, "
+            f"{self.in_shape} -> {self.out_shape})"
+        )

@@ -1,0 +1,37 @@
+"""Operations and blocks, and the registry that names them."""
+
+from trinas.ops.blocks import basic_block as basic_block
+from trinas.ops.blocks import conv_bn_relu as conv_bn_relu
+from trinas.ops.blocks import conv_relu as conv_relu
+from trinas.ops.blocks import dil_conv as dil_conv
+from trinas.ops.blocks import dwsblock as dwsblock
+from trinas.ops.blocks import factorized_reduce as factorized_reduce
+from trinas.ops.blocks import inverted_residual as inverted_residual
+from trinas.ops.blocks import relu_conv_bn as relu_conv_bn
+from trinas.ops.blocks import resblock as resblock
+from trinas.ops.blocks import sep_conv as sep_conv
+from trinas.ops.blocks import squeeze_excite as squeeze_excite
+from trinas.ops.conv import conv as conv
+from trinas.ops.conv import dwconv as dwconv
+from trinas.ops.conv import linear as linear
+from trinas.ops.conv import shortcut as shortcut
+from trinas.ops.simple import activation as activation
+from trinas.ops.simple import affine as affine
+from trinas.ops.simple import avg_pool as avg_pool
+from trinas.ops.simple import batch_norm as batch_norm
+from trinas.ops.simple import crop as crop
+from trinas.ops.simple import dropout as dropout
+from trinas.ops.simple import flatten as flatten
+from trinas.ops.simple import global_avg_pool as global_avg_pool
+from trinas.ops.simple import max_pool as max_pool
+from trinas.ops.simple import pixel_shuffle as pixel_shuffle
+from trinas.ops.simple import relu as relu
+from trinas.ops.simple import sigmoid as sigmoid
+from trinas.ops.simple import tanh as tanh
+from trinas.ops.simple import upsample as upsample
+from trinas.ops.simple import zero as zero
+from trinas.ops.spec import Cut as Cut
+from trinas.ops.spec import Operation as Operation
+from trinas.ops.spec import op as op
+from trinas.ops.spec import operation as operation
+from trinas.ops.spec import operations as operations

@@ -1,0 +1,207 @@
+"""Operations that know torch: how one is built, and how it runs narrower than built.
+
+Legend: N batch, C channels, H W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, TypeVar, cast
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from trinas._core.errors import ShapeError, SpaceError
+from trinas._core.registry import Registry
+from trinas.space.nodes import Node, Op, as_node, check_label
+from trinas.space.operation import OperationSpec, resolve_dimension
+from trinas.space.shape import Shape
+from trinas.space.values import symbols
+from trinas.space.words import declared_at
+
+Selection: TypeAlias = int | Tensor | None
+"""Channels in use: the first so many, those at an index, or (None) all of them."""
+
+
+@attrs.frozen(eq=False)
+class Cut:
+    """How much of a superkernel runs.
+
+    Attributes:
+        ins: the channels of the full input that are present.
+        outs: the channels of the full result that are wanted.
+        same: whether input and result are equally wide; for soft widths the probability
+            of it, a tensor of no dimensions.
+        declared: the weights of the operation as `OperationSpec.weights` gives them.
+    """
+
+    ins: Selection = None
+    outs: Selection = None
+    same: bool | Tensor = False
+    declared: Mapping[str, tuple[int | str, ...]] = attrs.field(factory=dict)
+
+    def weight(self, weight: Tensor, dimensions: tuple[int | str, ...]) -> Tensor:
+        """The part of a weight that these channels use; a view where that is possible."""
+        for axis, dimension in enumerate(dimensions):
+            chosen = {"in": self.ins, "out": self.outs}.get(str(dimension))
+            if isinstance(chosen, int):
+                weight = weight.narrow(axis, 0, chosen)
+            elif chosen is not None:
+                weight = weight.index_select(axis, chosen)
+        return weight
+
+
+@attrs.frozen
+class Operation(OperationSpec):
+    """The base of every operation; see `OperationSpec` for what to declare.
+
+    A subclass gives `out_shape` (unless the shape stays), `weights` (unless there are
+    none) and one of
+
+    - ``forward(self, x, **weights)``, the result from the input and the weights by name:
+      trinas makes the parameters, slices them to any width, and counts them;
+    - ``build(self, x, y)``, a torch module for an input of shape `x` and a result of shape
+      `y` (``x.numbers()`` gives sizes). Its parameters carry the names that `weights` declares.
+
+    >>> import trinas as tn
+    >>> @tn.operation("gain")
+    ... class Gain(tn.Operation):
+    ...     def weights(self, x, y):
+    ...         return {"gain": ("out",)}
+    ...     def forward(self, x, gain):
+    ...         return x * gain[:, None, None]
+    >>> graph = tn.lower(tn.seq(tn.conv(3, tn.width(values=(4, 8))), Gain()), (3, 8, 8))
+    >>> print(graph.output, tn.cost.params(graph, tn.sample(graph, 0)))
+    gain 232
+    """
+
+    def forward(self, *args: Any, **weights: Any) -> Tensor:
+        """The result for ``x``, the one positional argument; (N, C, ...) in and out."""
+        raise SpaceError(
+            "an operation gives forward or build",
+            got=type(self).__name__,
+            fix="Define one of the two methods.",
+        )
+
+    def init(self, name: str, weight: Tensor) -> None:
+        """Fill a fresh weight in place.
+
+        By default zeros for names with ``bias`` or ``shift``, ones for other vectors, and
+        torch's default for convolutions (Kaiming uniform, a = sqrt 5) for the rest.
+        """
+        if "bias" in name or "shift" in name:
+            nn.init.zeros_(weight)
+        elif weight.dim() < 2:
+            nn.init.ones_(weight)
+        else:
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+
+    def build(self, x: Shape, y: Shape) -> nn.Module:
+        """A torch module for these shapes, as wide as they can get (`Shape.numbers`)."""
+        return _Functional(self, x, y)
+
+    def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
+        """Run the full-width `module` on the channels that `at` selects.
+
+        The default cuts every declared weight; it suits any module whose forward takes
+        its sizes from its weights and its input.
+        """
+        if not at.declared or (at.ins is None and at.outs is None):
+            return module(x)
+        cut = {n: at.weight(module.get_parameter(n), d) for n, d in at.declared.items()}
+        if isinstance(module, _Functional):
+            return self.forward(x, **cut)
+        return torch.func.functional_call(module, cut, (x,))
+
+
+class _Functional(nn.Module):
+    """The module of an operation that is written as a function of its weights."""
+
+    def __init__(self, operation: Operation, x: Shape, y: Shape) -> None:
+        super().__init__()
+        self.operation = operation
+        for name, dimensions in operation.weights(x, y).items():
+            weight = torch.empty([resolve_dimension(d, x, y) for d in dimensions])
+            operation.init(name, weight)
+            self.register_parameter(name, nn.Parameter(weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation.forward(x, **dict(self.named_parameters()))
+
+    def extra_repr(self) -> str:
+        return str(self.operation)
+
+
+operations: Registry[Callable[..., Node | OperationSpec]] = Registry("operation")
+"""Every operation and block by name."""
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def operation(name: str) -> Callable[[T], T]:
+    """Register an operation (a subclass of `Operation`) or a block (a function of nodes).
+
+    A class is made a frozen attrs class: annotated fields become its settings. After that
+    ``trinas.op(name, ...)`` builds it, and the class itself can stand anywhere in a space.
+
+    Raises:
+        SpaceError: the name is taken, or not usable in a path.
+    """
+    check_label(name)
+
+    def add(thing: T) -> T:
+        if isinstance(thing, type) and issubclass(thing, OperationSpec):
+            frozen = attrs.frozen(thing)
+            frozen.registered = name
+            operations.register(name)(frozen)
+            return cast(T, frozen)
+        operations.register(name)(thing)
+        return cast(T, thing)
+
+    return add
+
+
+def op(operation_name: str, /, *args: Any, name: str | None = None, **settings: Any) -> Node:
+    """A node for a registered operation or block, by name.
+
+    Raises:
+        UnknownNameError: nothing is registered under that name; near names are offered.
+
+    >>> op("conv", 3, 16).label
+    'conv'
+    """
+    node = as_node(operations[operation_name](*args, **settings))
+    return node if name is None else node.named(name)
+
+
+def leaf(operation: OperationSpec, name: str | None) -> Op:
+    """A node around one operation, with the line that asked for it."""
+    return Op(operation, name=name, declared=declared_at())
+
+
+def require_image(x: Shape, what: str) -> tuple[int, int]:
+    """Height and width of `x`.
+
+    Raises:
+        ShapeError: `x` is not a feature map.
+    """
+    if len(x.size) != 2:
+        raise ShapeError(
+            f"{what} takes a feature map (C, H, W)", got=x, fix="Is a flatten too early?"
+        )
+    return x.size[0], x.size[1]
+
+
+def require_fixed_channels(x: Shape, what: str) -> int:
+    """The channel count of `x` where nothing is searched.
+
+    Raises:
+        ShapeError: it depends on a width.
+    """
+    if symbols(x.channels) or not isinstance(x.channels, int):
+        raise ShapeError(
+            f"{what} needs a fixed number of channels", got=x, fix="Use a plain int before it."
+        )
+    return x.channels

@@ -1,0 +1,15 @@
+"""Searching a supernet, and training what came out."""
+
+from trinas.search.config import Batches as Batches
+from trinas.search.config import ConfigError as ConfigError
+from trinas.search.config import CosineDecay as CosineDecay
+from trinas.search.config import CostControl as CostControl
+from trinas.search.config import Halving as Halving
+from trinas.search.config import Loss as Loss
+from trinas.search.config import SearchConfig as SearchConfig
+from trinas.search.config import TrainConfig as TrainConfig
+from trinas.search.report import Spread as Spread
+from trinas.search.report import StepReport as StepReport
+from trinas.search.report import spreads as spreads
+from trinas.search.search import Search as Search
+from trinas.search.training import Training as Training

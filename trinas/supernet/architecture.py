@@ -1,0 +1,211 @@
+"""Architecture parameters: stacked, named, and relaxed together.
+
+Decisions with the same kind, number of options and order form one group, one
+``nn.Parameter`` of shape (decisions, options). So a relaxation is called once per group,
+whatever the number of decisions, and the parameters come in the same order everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from trinas._core.errors import RelaxationError, SpaceError
+from trinas.graph import Graph
+from trinas.relax import (
+    GumbelSoftmax,
+    Relaxation,
+    SortedSparsestmax,
+    Sparsestmax,
+)
+from trinas.space.decision import Decision, Kind
+
+GREEK: Mapping[str, str] = {"operation": "alpha", "path": "beta", "depth": "beta", "width": "gamma"}
+
+RelaxSpec: TypeAlias = Relaxation | Mapping[Kind, Relaxation] | Mapping[str, Relaxation]
+
+
+def relaxations(spec: RelaxSpec | None) -> dict[str, Relaxation]:
+    """One relaxation for each kind of decision, from what the user gave.
+
+    A single one serves operations, paths and depths. Left to themselves, operations are
+    relaxed by sparsestmax, paths and depths by sorted sparsestmax, and widths by
+    straight-through Gumbel-softmax, as in Trilevel NAS, Section 4.1.
+
+    Raises:
+        SpaceError: a key that is no kind of decision.
+    """
+    chosen: dict[str, Relaxation] = {
+        "operation": Sparsestmax(),
+        # The hinge form has no gradient until logits differ by its strength, and they
+        # start equal; the linear form of the paper moves from the first step on.
+        "path": SortedSparsestmax(strength=0.01, form="linear"),
+        "depth": SortedSparsestmax(strength=0.01, form="linear"),
+        "width": GumbelSoftmax(),
+    }
+    if spec is None:
+        return chosen
+    if isinstance(spec, Relaxation):
+        return {**chosen, "operation": spec, "path": spec, "depth": spec}
+    for kind in spec:
+        if kind not in chosen:
+            raise SpaceError(
+                "relaxations are given for kinds of decisions",
+                got=kind,
+                fix=f"The kinds are {', '.join(chosen)}.",
+            )
+    return {**chosen, **{str(kind): relaxation for kind, relaxation in spec.items()}}
+
+
+@attrs.frozen
+class Group:
+    """Decisions that are relaxed in one call."""
+
+    name: str
+    kind: str
+    decisions: tuple[Decision, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The order that all decisions of the group share; all roots where there is none."""
+        first = self.decisions[0]
+        return first.order if first.order is not None else (-1,) * len(first.options)
+
+
+def group_decisions(graph: Graph) -> tuple[Group, ...]:
+    """The groups of a graph, in order of their first decision."""
+    found: dict[tuple[object, ...], list[Decision]] = {}
+    for decision in graph.decisions.values():
+        if decision.kind != "inputs":
+            key = (decision.kind, len(decision.options), decision.order)
+            found.setdefault(key, []).append(decision)
+    groups: list[Group] = []
+    for (kind, count, _), decisions in found.items():
+        name = f"{GREEK[str(kind)]}_{count}"
+        taken = sum(g.name == name or g.name.startswith(f"{name}_") for g in groups)
+        groups.append(Group(f"{name}_{taken}" if taken else name, str(kind), tuple(decisions)))
+    return tuple(groups)
+
+
+class Architecture(nn.Module):
+    """The logits of a graph's decisions and the relaxations that turn them into weights.
+
+    Args:
+        graph: the space.
+        relax: a relaxation, or one for each kind of decision.
+        init_std: logits start as noise of this standard deviation around zero.
+        generator: source of that noise.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        relax: RelaxSpec | None = None,
+        *,
+        init_std: float = 1e-3,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.groups = group_decisions(graph)
+        self.relax = nn.ModuleDict(relaxations(relax))
+        for group in self.groups:
+            shape = (len(group.decisions), len(group.decisions[0].options))
+            noise = torch.randn(shape, generator=generator) * init_std
+            self.register_parameter(group.name, nn.Parameter(noise))
+        self.register_buffer(
+            "_gather", torch.tensor(self._positions(), dtype=torch.long), persistent=False
+        )
+
+    def _positions(self) -> list[int]:
+        """For each slot of the flat vector, where it is among the groups laid end to end."""
+        where: dict[str, int] = {}
+        total = 0
+        for group in self.groups:
+            for decision in group.decisions:
+                where[decision.path] = total
+                total += len(decision.options)
+        # What has no logits (which inputs a step keeps) reads the 1 that stands last.
+        return [
+            where[path] + k if path in where else total
+            for path, decision in self.graph.decisions.items()
+            for k in range(len(decision.options))
+        ]
+
+    def flat(self, parts: list[Tensor]) -> Tensor:
+        """One vector in the layout of `Graph.offsets` from one matrix per group."""
+        gather = self.get_buffer("_gather")
+        dtype = parts[0].dtype if parts else torch.get_default_dtype()
+        last = torch.ones(1, device=gather.device, dtype=dtype)
+        return torch.cat([*(part.flatten() for part in parts), last]).index_select(0, gather)
+
+    def relaxed(
+        self, progress: float, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Weights and odds of all options, as flat vectors.
+
+        The weights are what a forward pass mixes with; with a stochastic relaxation they
+        are a sample (in training) or the likeliest option (in evaluation). The odds are
+        the probabilities behind them, which expected costs are made of.
+
+        Raises:
+            RelaxationError: logits that are not finite; the message names the decision.
+        """
+        weights, odds = [], []
+        for group in self.groups:
+            logits = self.get_parameter(group.name)
+            relaxation = self._relaxation(group)
+            try:
+                if relaxation.stochastic:
+                    probabilities = logits.softmax(dim=-1)
+                    odds.append(probabilities)
+                    weights.append(
+                        relaxation(
+                            logits, progress=progress, order=group.order, generator=generator
+                        )
+                        if self.training
+                        else _likeliest(logits)
+                    )
+                else:
+                    weights.append(relaxation(logits, progress=progress, order=group.order))
+                    odds.append(weights[-1])
+            except RelaxationError as error:
+                raise self._explain(error, group, logits) from None
+        return self.flat(weights), self.flat(odds)
+
+    def _relaxation(self, group: Group) -> Relaxation:
+        relaxation = self.relax[group.kind]
+        if not isinstance(relaxation, Relaxation):
+            raise TypeError(f"{relaxation} is not a relaxation")
+        return relaxation
+
+    @staticmethod
+    def _explain(error: RelaxationError, group: Group, logits: Tensor) -> RelaxationError:
+        """The same error, with the paths of the decisions that caused it."""
+        bad = [
+            decision.path
+            for decision, row in zip(group.decisions, logits.detach())
+            if not bool(torch.isfinite(row).all())
+        ]
+        at = f"{', '.join(bad[:3])}{' ...' if len(bad) > 3 else ''} ({group.name})"
+        return RelaxationError(error.rule, got=error.got, at=at, fix=error.fix)
+
+    def row(self, path: str) -> tuple[str, int]:
+        """The parameter and the row that hold the logits of a decision."""
+        for group in self.groups:
+            for index, decision in enumerate(group.decisions):
+                if decision.path == path:
+                    return group.name, index
+        raise SpaceError(
+            "a decision of the space has logits",
+            got=path,
+            fix="See graph.decisions; which inputs a cell's step keeps is derived, not learned.",
+        )
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)

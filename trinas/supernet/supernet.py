@@ -1,0 +1,260 @@
+"""The supernet: a network whose decisions are relaxed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from trinas._core.errors import CheckpointError, GenotypeError, SpaceError
+from trinas.graph import Genotype, Graph, settle
+from trinas.space.decision import Decision, Picked
+from trinas.supernet.architecture import Architecture, RelaxSpec
+from trinas.supernet.mixture import Mixture, Widths
+from trinas.supernet.network import Network
+
+
+class Supernet(nn.Module):
+    """Every network of a space at once, with architecture parameters that weigh them.
+
+    Made by `compile_supernet`. Called like any module, it mixes the options of every
+    decision by their relaxed weights, and backward reaches the architecture parameters.
+
+    Attributes:
+        graph: the space.
+        network: the modules, named by the nodes of the graph.
+        architecture: the stacked logits (``alpha_*`` operations, ``beta_*`` paths and
+            depths, ``gamma_*`` widths) and their relaxations.
+        progress: share of the search done, in [0, 1]; schedules of radius and temperature
+            follow it. Part of the state dict.
+    """
+
+    def __init__(self, network: Network, architecture: Architecture) -> None:
+        super().__init__()
+        self.network = network
+        self.architecture = architecture
+        self._progress = 0.0
+
+    @property
+    def graph(self) -> Graph:
+        """The space as a graph."""
+        return self.network.graph
+
+    @property
+    def progress(self) -> float:
+        """Share of the search done, in [0, 1]."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        if not 0.0 <= value <= 1.0:
+            raise SpaceError(
+                "progress lies in [0, 1]", got=value, fix="It is the share of the search done."
+            )
+        self._progress = float(value)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        at: Genotype | Mixture | None = None,
+        widths: Widths | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Run the mixture, or one member of the space.
+
+        Args:
+            x: shape (N, *graph.in_shape).
+            at: a genotype runs that network with the supernet's weights; a `Mixture`
+                runs it as it stands; None takes a fresh mixture.
+            widths: for a fresh mixture, which widths to run (see `mixture`).
+            generator: randomness of stochastic relaxations.
+
+        Returns:
+            Tensor of shape (N, *graph.out_shape).
+
+        Raises:
+            GenotypeError: the genotype belongs to another space.
+        """
+        if at is None:
+            at = self.mixture(widths=widths, generator=generator)
+        elif isinstance(at, Genotype):
+            if at.graph is not self.graph and at.graph != self.graph:
+                raise GenotypeError(
+                    "a genotype runs in the supernet of its own space",
+                    got=repr(at)[:80],
+                    fix="Validate it with Genotype.of(net.graph, ...).",
+                )
+            at = Mixture.of(at, next(self.parameters()))
+        return self.network(x, at)
+
+    def mixture(
+        self,
+        *,
+        widths: Widths | None = None,
+        generator: torch.Generator | None = None,
+        rng: random.Random | None = None,
+    ) -> Mixture:
+        """Relax all logits: one call per group, one transfer to the host.
+
+        Args:
+            widths: ``sampled`` (default): by the width relaxation; ``widest``,
+                ``narrowest``, ``random``: the same for all passes of the sandwich rule;
+                ``soft``: all widths at once behind masks.
+            generator: randomness of stochastic relaxations, apart from the data's.
+            rng: randomness of ``random`` widths.
+
+        Raises:
+            RelaxationError: logits that are not finite; the message names the decision.
+        """
+        weights, odds = self.architecture.relaxed(self._progress, generator)
+        mixture = Mixture.from_weights(self.graph, weights, odds)
+        if widths is not None and widths != "sampled":
+            mixture = mixture.with_widths(widths, rng=rng)
+        return self._with_kept_inputs(mixture)
+
+    def _with_kept_inputs(self, mixture: Mixture) -> Mixture:
+        """In the odds, a cell's step keeps the inputs that would be derived now."""
+        decisions = [d for d in self.graph.decisions.values() if d.kind == "inputs"]
+        if not decisions:
+            return mixture
+        strengths = mixture.by_path()
+        kept = torch.ones_like(mixture.odds)
+        for decision in decisions:
+            picked = self._strongest_inputs(decision, strengths)
+            for option in decision.options:
+                if option not in picked:
+                    kept[self.graph.offsets[decision.path] + decision.index(option)] = 0.0
+        return attrs.evolve(mixture, odds=mixture.odds * kept)
+
+    def weights(self) -> dict[str, list[float]]:
+        """The present weight of every option, by decision, without noise."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self.mixture().by_path()
+        finally:
+            self.train(was_training)
+
+    def derive(self) -> Genotype:
+        """The genotype of the largest weights; see `derive`."""
+        weights = self.weights()
+        logits = {d.path: self.logits(d.path).tolist() for d in self._learned()}
+
+        def pick(decision: Decision) -> Picked:
+            if decision.kind == "inputs":
+                return self._strongest_inputs(decision, weights)
+            ranked = zip(weights[decision.path], logits[decision.path], decision.options)
+            # Equal weights (a tie at the top) fall to the larger logit, then to the first.
+            best = max(
+                (entry for entry in ranked if entry[2] in decision.derivable),
+                key=lambda entry: entry[:2],
+            )
+            return best[2]
+
+        return Genotype.of(self.graph, settle(self.graph, pick))
+
+    def _learned(self) -> Iterator[Decision]:
+        return (d for d in self.graph.decisions.values() if d.kind != "inputs")
+
+    def _strongest_inputs(
+        self, decision: Decision, weights: dict[str, list[float]]
+    ) -> tuple[int, ...]:
+        """The inputs whose best derivable operation weighs most (DARTS, Section 2.4)."""
+        node = next(n for n in self.graph if self.graph.vertex(n)["decision"] == decision.path)
+        strengths = []
+        for source in self.graph.sources(node):
+            inner = self.graph.vertex(source.node)["decision"]
+            strength = 1.0
+            if inner is not None and self.graph.decisions[inner].kind == "operation":
+                edge = self.graph.decisions[inner]
+                strength = max(
+                    w for w, o in zip(weights[inner], edge.options) if o in edge.derivable
+                )
+            strengths.append((-strength, source.option))
+        ranked = sorted(strengths, key=lambda pair: pair[0])
+        return tuple(sorted(int(o) for _, o in ranked[: decision.keep] if o is not None))
+
+    def logits(self, path: str) -> Tensor:
+        """The logits of one decision, a view into the stacked parameter, (K,).
+
+        Raises:
+            SpaceError: no such decision.
+        """
+        name, row = self.architecture.row(path)
+        return self.architecture.get_parameter(name)[row]
+
+    def arch_parameters(self) -> dict[str, nn.Parameter]:
+        """The architecture parameters by name, in an order that never changes."""
+        return dict(self.architecture.named_parameters())
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """All other parameters, in the order of the graph."""
+        return list(self.network.parameters())
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Progress, and which space this is, for the state dict."""
+        return {"progress": self._progress, "space": self.graph.digest}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore progress; refuse the state of another space.
+
+        Raises:
+            CheckpointError: the state was saved for a different graph.
+        """
+        if state["space"] != self.graph.digest:
+            raise CheckpointError(
+                "a state dict is loaded into the supernet of its own space",
+                got=f"space {state['space'][:12]}",
+                at=f"space {self.graph.digest[:12]}",
+                fix="Build the supernet from the space (and input shape) it was saved with.",
+            )
+        self.progress = state["progress"]
+
+
+def compile_supernet(
+    graph: Graph,
+    relax: RelaxSpec | None = None,
+    *,
+    init_std: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> Supernet:
+    """Compile a space into a differentiable supernet.
+
+    Args:
+        graph: the lowered space.
+        relax: one relaxation for operations, paths and depths, or a mapping from kinds
+            (``operation``, ``path``, ``depth``, ``width``) to relaxations. The defaults
+            are those of Trilevel NAS: sparsestmax, sorted sparsestmax, Gumbel-softmax.
+        init_std: standard deviation of the initial logits.
+        generator: randomness of the initial logits.
+
+    Raises:
+        SpaceError: an unknown kind in `relax`.
+
+    >>> import torch, trinas as tn
+    >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
+    >>> net = compile_supernet(graph, tn.relax.Softmax())
+    >>> net(torch.rand(2, 3, 16, 16)).shape
+    torch.Size([2, 8, 16, 16])
+    >>> list(net.arch_parameters())
+    ['alpha_2']
+    """
+    return Supernet(
+        Network(graph), Architecture(graph, relax, init_std=init_std, generator=generator)
+    )
+
+
+def derive(net: Supernet) -> Genotype:
+    """The genotype that a supernet has settled on, or comes closest to.
+
+    Every active decision goes to the option of largest weight (Algorithm 1 of Trilevel
+    NAS, third step); options marked `search_only` are passed over, and a cell's step keeps
+    the inputs whose best operation weighs most.
+    """
+    return net.derive()
