@@ -9,32 +9,37 @@ import trinas as tn
 
 
 def nas_bench_201(c: int = 16, n: int = 5, classes: int = 10) -> tn.Node:
-    """NAS-Bench-201: one cell of six edges, used 3 n times; 15,625 architectures."""
+    """NAS-Bench-201: one cell of six edges, used 3 n times; 15,625 architectures.
 
-    def stage(c: int) -> tn.Node:
-        ops = {
-            "none": tn.zero(),
-            "skip_connect": tn.seq(),
-            "nor_conv_1x1": tn.relu_conv_bn(1, c),
-            "nor_conv_3x3": tn.relu_conv_bn(3, c),
-            "avg_pool_3x3": tn.avg_pool(3),
-        }
-        return tn.repeat(tn.share("cell", tn.cell(3, tn.choice(ops), merge="last")), n)
+    Args:
+        c: channels of the first stage; they double at the second and at the third.
+        n: cells in a stage.
+        classes: outputs.
+    """
 
-    return tn.seq(
-        tn.conv(3, c, bias=False),
-        tn.batch_norm(),
-        stage(c),
-        tn.basic_block(2 * c, stride=2),
-        stage(2 * c),
-        tn.basic_block(4 * c, stride=2),
-        stage(4 * c),
-        tn.batch_norm(),
-        tn.relu(),
-        tn.global_avg_pool(),
-        tn.flatten(),
-        tn.linear(classes),
-    )
+    def cells(c: int) -> tn.Node:
+        names = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+        ops = (tn.zero(), tn.seq(), tn.relu_conv_bn(1, c), tn.relu_conv_bn(3, c), tn.avg_pool(3))
+        cell = tn.cell(3, tn.choice(dict(zip(names, ops))), merge="last")
+        return tn.repeat(tn.share("cell", cell), n)
+
+    stem = (tn.conv(3, c, bias=False), tn.batch_norm())
+    down = (tn.basic_block(2 * c, stride=2), tn.basic_block(4 * c, stride=2))
+    head = (tn.batch_norm(), tn.relu(), tn.global_avg_pool(), tn.flatten(), tn.linear(classes))
+    return tn.seq(*stem, cells(c), down[0], cells(2 * c), down[1], cells(4 * c), *head)
+
+
+def nas_bench_201_decisions(text: str) -> dict[str, str]:
+    """An architecture as NAS-Bench-201 writes it, as decisions of `nas_bench_201`.
+
+    >>> nas_bench_201_decisions("|none~0|+|skip_connect~0|none~1|")
+    {'cell/edge[0,1]': 'none', 'cell/edge[0,2]': 'skip_connect', 'cell/edge[1,2]': 'none'}
+    """
+    return {
+        f"cell/edge[{source},{node}]": name
+        for node, edges in enumerate(text.split("+"), start=1)
+        for name, source in (edge.split("~") for edge in edges.strip("|").split("|"))
+    }
 
 
 def darts(c: int = 36, layers: int = 20, steps: int = 4, classes: int = 10) -> tn.Node:

@@ -70,6 +70,11 @@ class Split:
         line = f"training on {_amount(self.train)}, holding out {_amount(self.held_out)}"
         return line + f", {len(self.skipped)} files skipped" * bool(self.skipped)
 
+    def listing(self) -> str:
+        """Names and sizes of all pictures: what tells a folder from another."""
+        parts = (self.train, self.held_out)
+        return repr([[(name, *image.shape) for name, image in part.items()] for part in parts])
+
 
 def builtin_images() -> dict[str, Tensor]:
     """The photographs that scikit-image carries in its wheel, for runs without any data.
@@ -176,7 +181,7 @@ def folder_images(
 
 
 def halves(
-    images: Images, *, by_image_from: int = 16
+    images: Images, *, by_image_from: int = 16, min_size: int = 1
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Two equal parts of the training pictures that share no pixel: chi_1 and chi_2.
 
@@ -189,9 +194,11 @@ def halves(
     Args:
         images: at least one picture.
         by_image_from: number of pictures from which whole pictures are dealt out.
+        min_size: shortest side that a picture which is cut must leave in each part, in pixels:
+            `patch * scale` for patches.
 
     Raises:
-        DataError: there are no pictures.
+        DataError: there are no pictures, or one would be cut too small (named, with its size).
 
     >>> first, second = halves({"a": torch.zeros(3, 8, 13, dtype=torch.uint8)})
     >>> first["a"].shape, second["a"].shape
@@ -208,11 +215,23 @@ def halves(
         image = images[name]
         dim = -1 if image.shape[-1] >= image.shape[-2] else -2
         size = image.shape[dim] // 2
+        if size < min_size:
+            raise _too_small_to_cut(name, image, min_size, by_image_from)
         # The first and the last `size`: of an odd side the middle line is left out.
         cuts = image.narrow(dim, 0, size), image.narrow(dim, image.shape[dim] - size, size)
         for which, cut in enumerate(cuts):
             parts[(position + which) % 2][name] = cut
     return parts
+
+
+def _too_small_to_cut(name: str, image: Tensor, least: int, whole_from: int) -> errors.DataError:
+    return errors.DataError(
+        "a picture that is cut in two must hold a patch in each half",
+        got=f"{image.shape[-1]} x {image.shape[-2]} pixels",
+        at=name,
+        fix=f"Its longer side needs {2 * least} pixels: remove it, or give at least "
+        f"{whole_from} pictures to train on, which are dealt out whole.",
+    )
 
 
 @attrs.frozen(eq=False)

@@ -343,6 +343,7 @@ def _inside(first: Tensor, second: Tensor, shave: int, *, least: int) -> tuple[T
         raise errors.ShapeError(
             f"a score needs at least {least} x {least} pixels inside a border of {shave}",
             got=f"{width} x {height}",
+            fix="Leave it out, or score with a smaller border.",
         )
     rows, columns = slice(shave, height - shave), slice(shave, width - shave)
     return first[..., rows, columns], second[..., rows, columns]

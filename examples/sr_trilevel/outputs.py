@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,52 +20,70 @@ from examples.sr_trilevel.imaging import bicubic, shrink, to_uint8, to_unit
 from examples.sr_trilevel.metrics import Score
 from examples.sr_trilevel.picture import side_by_side
 
-SECONDS_BETWEEN_SAVES = 30.0
 LINES_PER_STAGE = 12
+LONGEST_SILENCE = 300.0
+SECONDS_BETWEEN_SAVES = 30.0
+SECONDS_BETWEEN_UPDATES = 0.5
+
+FILES = (
+    "config.json",
+    "genotype.json",
+    "arch.svg",
+    "arch.dot",
+    "results.json",
+    "results.md",
+    "comparison.png",
+)
+"""Everything a run may leave in its folder besides the checkpoint."""
 
 
 class Progress:
-    """A line per stretch of steps: phase, time left, PSNR, radius, loss.
+    """A line now and then: phase, step, time left, PSNR; in a search radius, sparsity and cost.
 
-    On a terminal the line is rewritten in place; in a log each one stays.
+    In a log there is a line for every twelfth of a stage, or after five silent minutes. On a
+    terminal one line is rewritten in place, and stays when its phase is over. PSNR is measured as
+    often as a log has lines, so watching costs no time.
 
     Args:
-        psnr: measures the network as it stands.
+        psnr: measures the network as it stands, in dB.
+        radius: share of the circumradius, of the share of the search done.
     """
 
-    def __init__(self, psnr: Callable[[], float]) -> None:
+    def __init__(self, psnr: Callable[[], float], radius: Callable[[float], float]) -> None:
         self._psnr = psnr
+        self._radius = radius
         self._saved = time.monotonic()
+        self._terminal = sys.stdout.isatty()
+        self._open = False
 
     def follow(self, reports: Iterable[tn.StepReport]) -> Iterator[tn.StepReport]:
         """Pass reports on, printing some of them."""
-        started, first = time.monotonic(), None
-        phase = None
+        phase, first = "", 0
+        started = measured = shown = time.monotonic()
+        psnr = math.nan
         for report in reports:
+            now = time.monotonic()
             if phase != report.phase:
-                phase, started, first = report.phase, time.monotonic(), report.step - 1
-            every = -(-report.total // LINES_PER_STAGE)
-            if report.step % every == 0 or report.step == report.total:
-                seconds = (time.monotonic() - started) / max(1, report.step - (first or 0))
-                self._print(report, seconds * (report.total - report.step))
+                self.close()
+                # The first step of a phase is its slowest: what it took stands for no other.
+                phase, started, first = report.phase, now, report.step
+            due = report.step % -(-report.total // LINES_PER_STAGE) == 0
+            due = due or report.step == report.total or now - measured > LONGEST_SILENCE
+            if due:
+                psnr, measured = self._psnr(), time.monotonic()
+            if due or (self._terminal and now - shown > SECONDS_BETWEEN_UPDATES):
+                done, left = report.step - first, report.total - report.step
+                seconds = (now - started) / done * left if done else math.nan
+                self._print(self._line(report, seconds if left else 0.0, psnr))
+                shown = now
             yield report
+        self.close()
 
-    def _print(self, report: tn.StepReport, left: float) -> None:
-        parts = [
-            f"{report.phase:>8} {report.step:>6}/{report.total}",
-            f"left {_clock(left)}",
-            f"PSNR {self._psnr():5.2f} dB",
-            f"loss {report.loss:.4f}",
-        ]
-        if report.phase == "search":
-            alive = report.spread["operation"].alive
-            parts[3:3] = [f"radius {report.progress:.2f}", f"alive {alive:4.0%}"]
-            parts.append(f"cost {report.cost:.2f}")
-        line = "  ".join(parts)
-        if sys.stdout.isatty() and report.step != report.total:
-            print(f"\r{line:<100}", end="", flush=True)
-        else:
-            print(f"\r{line}" if sys.stdout.isatty() else line, flush=True)
+    def close(self) -> None:
+        """Leave the line on the terminal as it stands and begin another."""
+        if self._open:
+            print(flush=True)
+        self._open = False
 
     def time_to_save(self) -> bool:
         """Whether it is time for a checkpoint; then the clock starts anew."""
@@ -73,8 +93,33 @@ class Progress:
         self._saved = now
         return True
 
+    def _line(self, report: tn.StepReport, left: float, psnr: float) -> str:
+        parts = [
+            f"{report.phase:>8} {report.step:>{len(str(report.total))}}/{report.total}",
+            f"left {_clock(left)}",
+            f"PSNR {psnr:5.2f} dB",
+        ]
+        if report.phase == "search":
+            parts.append(f"radius {self._radius(report.progress):.2f}")
+            if "operation" in report.spread:
+                parts.append(f"alive {report.spread['operation'].alive:4.0%}")
+            if not math.isnan(report.cost):
+                parts.append(f"cost {report.cost:.2f}")
+        return "  ".join([*parts, f"loss {report.loss:.4f}"])
+
+    def _print(self, line: str) -> None:
+        if not self._terminal:
+            print(line, flush=True)
+            return
+        # A line that wraps cannot be rewritten.
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:<{width}}", end="", flush=True)
+        self._open = True
+
 
 def _clock(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "--:--"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
@@ -89,7 +134,7 @@ class Row:
         psnr: dB, under `protocol`.
         ssim: under `protocol`.
         params: numbers that are trained.
-        macs: multiply-adds for a 256x256 input; None where it depends.
+        macs: multiply-adds for a 256x256 input; None for what has no one number.
         protocol: how the scores were taken.
     """
 
@@ -110,7 +155,8 @@ class Row:
 def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``results.md``."""
     data = {**facts, "rows": [attrs.asdict(row) for row in rows]}
-    (out / "results.json").write_text(json.dumps(data, indent=2) + "\n")
+    text = json.dumps(data, indent=2) + "\n"
+    (out / "results.json").write_text(text, encoding="utf-8")
     lines = [
         "| network | PSNR (dB) | gain | SSIM | parameters | MACs at 256x256 |",
         "|---|---|---|---|---|---|",
@@ -122,15 +168,23 @@ def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
             f"| {row.name} | {row.psnr:.2f} | {gain:+.2f} | {row.ssim:.4f} "
             f"| {row.params:,} | {macs} |"
         )
+    one_hot, steps = facts["one_hot"], (facts["search_steps"], facts["train_steps"])
     lines += [
         "",
-        f"Held out: {', '.join(facts['held_out'])}. Protocol: {rows[0].protocol}.",
-        f"Path {facts['path']}; alpha one-hot: {_yes(facts['one_hot']['alpha'])}, "
-        f"beta one-hot: {_yes(facts['one_hot']['beta'])}; "
+        f"Recipe {facts['recipe']}, seed {facts['seed']}: {steps[0]:,} steps of search and "
+        f"{steps[1]:,} of training; target: {facts['teacher'] or 'the HR picture'}.",
+        f"Held out: {_listed(facts['held_out'])}. Protocol: {rows[0].protocol}.",
+        f"Path {facts['path']}; alpha one-hot: {_yes(one_hot['alpha'])}, "
+        f"beta one-hot: {_yes(one_hot['beta'])}; "
         f"supernet and derived network differ by at most {facts['supernet_minus_derived']:.1e}.",
         "",
     ]
-    (out / "results.md").write_text("\n".join(lines))
+    (out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" * (len(names) > most)
+    return ", ".join(names[:most]) + more
 
 
 def _yes(value: bool) -> str:
@@ -150,7 +204,7 @@ def write_pictures(
     try:
         drawing.render(out / "arch.svg")
     except tn.TrinasError as error:
-        (out / "arch.dot").write_text(drawing.dot)
+        (out / "arch.dot").write_text(drawing.dot, encoding="utf-8")
         print(f"arch.dot instead of arch.svg: {error}")
     name = sorted(held_out)[0]
     lr, hr = shrink(held_out[name], scale)
@@ -167,4 +221,4 @@ def write_pictures(
         hr,
         labels=("LR", "bicubic", "trinas", "HR"),
         psnrs=(None, by_name["bicubic"], by_name["trained"], None),
-    ).save(out / f"{name}.png")
+    ).save(out / "comparison.png")

@@ -2,19 +2,23 @@
 
     python examples/sr_trilevel/run.py demo --out runs/demo
 
-Without ``--data`` it uses the photographs that scikit-image carries. The output folder
-gets the configuration, the genotype (JSON and a drawing), a checkpoint, a table of results
-(JSON and Markdown) and a picture that compares them.
+Without ``--data`` it uses the photographs that scikit-image carries. The output folder gets
+
+    config.json          all settings
+    checkpoint.pt        all state: after Ctrl-C, SIGTERM or a crash the same command with
+                         --resume ends with the very networks of a run without a break (on the CPU)
+    genotype.json        the network that was found; arch.svg draws it
+    results.json, .md    PSNR, SSIM, parameters and multiply-adds of every stage
+    comparison.png       a picture that was never trained on: LR, bicubic, result, HR
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
+import hashlib
+import json
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +27,20 @@ if __package__ in (None, ""):  # run as a file: the repository root is two folde
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import trinas as tn
+from examples.sr_trilevel.checkpoint import (
+    CHECKPOINT,
+    check_identity,
+    load_checkpoint,
+    restoring,
+    save_checkpoint,
+    set_aside,
+    stopping_between_steps,
+    terminating_as_interrupt,
+)
 from examples.sr_trilevel.data import (
     Patches,
     Split,
@@ -38,45 +52,59 @@ from examples.sr_trilevel.data import (
 )
 from examples.sr_trilevel.imaging import bicubic
 from examples.sr_trilevel.metrics import Protocol, Score, score
-from examples.sr_trilevel.outputs import Progress, Row, write_pictures, write_table
+from examples.sr_trilevel.outputs import FILES, Progress, Row, write_pictures, write_table
 from examples.sr_trilevel.recipes import RECIPES, Recipe
-from examples.sr_trilevel.teacher import load_teacher, teacher_targets
+from examples.sr_trilevel.space import largest_macs
+from examples.sr_trilevel.teacher import Targets, Teacher, load_teacher
 
+FAILED = 2
 INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; returns the exit status."""
+    """Run from the command line; returns 0, or 2 after an error, or 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    out = Path(options.out or f"runs/{options.recipe}")
     try:
-        Run(
-            RECIPES[options.recipe](),
-            out=Path(options.out or f"runs/{options.recipe}"),
-            data=options.data,
-            teacher=options.teacher,
-            seed=options.seed,
-            device=options.device,
-        ).go(resume=options.resume)
-    except tn.TrinasError as error:
+        with terminating_as_interrupt():
+            Run(
+                RECIPES[options.recipe](),
+                out=out,
+                data=options.data,
+                teacher=options.teacher,
+                seed=options.seed,
+                device=options.device,
+                skip_bad=options.skip_bad,
+                resume=options.resume,
+            ).go()
+    except (tn.TrinasError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return FAILED
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command with --resume goes on", file=sys.stderr)
+        saved = (out / CHECKPOINT).exists()
+        how = "the same command with --resume goes on" if saved else "nothing was done yet"
+        print(f"\ninterrupted: {how}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    about = (__doc__ or "").split("\n\n", 2)
+    recipes = [f"  {n:<8} {(make.__doc__ or n).splitlines()[0]}" for n, make in RECIPES.items()]
     parser = argparse.ArgumentParser(
-        description="Search, derive and train a super-resolution network (Trilevel NAS)."
+        description=about[0],
+        epilog="\n".join(["recipes:", *recipes, "", about[-1]]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", choices=sorted(RECIPES), help="size of the run")
-    parser.add_argument("--data", metavar="DIR", help="folder of pictures (DIV2K's layout works)")
-    parser.add_argument("--teacher", metavar="FILE", help="weights of a teacher network")
-    parser.add_argument("--out", metavar="DIR", help="output folder (default: runs/RECIPE)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint there")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, search and patches")
-    parser.add_argument("--device", default=None, help="torch device (default: cuda if present)")
+    add = parser.add_argument
+    add("recipe", choices=list(RECIPES), help="all settings of the run; see below")
+    add("--data", metavar="DIR", help="folder of pictures (DIV2K's layout is known)")
+    add("--skip-bad", action="store_true", help="leave out pictures that are broken or too small")
+    add("--teacher", metavar="FILE", help="weights whose output is the target (BSRN or RLFN)")
+    add("--out", metavar="DIR", help="output folder (default: runs/RECIPE)")
+    add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    add("--seed", type=int, default=0, help="of weights, search and patches (default: 0)")
+    add("--device", metavar="NAME", help="torch device (default: cuda if there is one)")
     return parser
 
 
@@ -90,6 +118,12 @@ class Run:
         teacher: file of a teacher's weights; the HR pictures are the targets where None.
         seed: of everything drawn.
         device: torch device.
+        skip_bad: leave out pictures that cannot be used instead of refusing the folder.
+        resume: go on from the checkpoint in `out`.
+
+    Raises:
+        DataError: the pictures or the device cannot be used.
+        CheckpointError: the teacher, or the checkpoint to resume from, cannot be used.
     """
 
     def __init__(
@@ -101,154 +135,188 @@ class Run:
         teacher: str | None = None,
         seed: int = 0,
         device: str | None = None,
+        skip_bad: bool = False,
+        resume: bool = False,
     ) -> None:
+        state = load_checkpoint(out) if resume else None
         self.recipe = recipe
         self.out = out
         self.seed = seed
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.split = self._pictures(data)
-        self.teacher = load_teacher(teacher).to(self.device) if teacher else None
-        torch.manual_seed(seed)
-        space = recipe.space()
-        self.graph = tn.lower(space, (3, recipe.patch, recipe.patch))
-        # Counts are quoted for this input in the field, whatever the patches.
-        self.graph_256 = tn.lower(space, (3, 256, 256))
-        generator = torch.Generator().manual_seed(seed)
-        self.net = tn.compile_supernet(
-            self.graph, recipe.relaxations(), init_std=recipe.arch_std, generator=generator
-        ).to(self.device)
+        self.device = _device(device)
+        self.options = {"data": data, "teacher": teacher, "seed": seed, "device": str(self.device)}
+        self.teacher = None if teacher is None else self._load_teacher(teacher)
+        self.identity = {
+            "recipe": recipe.to_json(),
+            "seed": seed,
+            "device": self.device.type,
+            "teacher": teacher and _digest(Path(teacher).read_bytes()),
+        }
+        if state is not None:  # before thousands of pictures are read
+            check_identity(state["identity"], self.identity, out)
+        self.split = self._pictures(data, skip_bad)
+        self.identity["pictures"] = f"{self.split} [{_digest(self.split.listing().encode())}]"
+        self.graph, self.net = self._supernet()
         self.search = tn.Search(
-            self.net,
-            F.l1_loss,
-            self._batches("weights"),
-            self._batches("architecture"),
-            self._search_config(),
+            self.net, F.l1_loss, *self._search_batches(), config=self._search_config()
         )
         self.training: tn.Training | None = None
-        self.rows: list[Row] = []
-        self._progress = Progress(self._psnr_of_crop)
+        if state is not None:
+            self._restore(state)
+        self._resumed = state is not None
+        self._progress = Progress(self._psnr_of_crop, recipe.radius())
 
     # -- what goes in ----------------------------------------------------------------------
 
-    def _pictures(self, folder: str | None) -> Split:
-        side = max(self.recipe.patch, self.recipe.train_patch) * self.recipe.scale
-        # Small sets are cut in two, so a picture has to hold a patch in each half.
+    def _load_teacher(self, path: str) -> Teacher:
+        teacher = load_teacher(path)
+        if teacher.scale != self.recipe.scale:
+            raise tn.errors.CheckpointError(
+                f"a teacher for this recipe enlarges {self.recipe.scale} times",
+                got=f"{teacher.name} for x{teacher.scale}",
+                at=path,
+            )
+        return teacher.to(self.device)
+
+    def _pictures(self, folder: str | None, skip_bad: bool) -> Split:
+        recipe = self.recipe
         if folder is None:
             return split(builtin_images())
-        return folder_images(folder, min_size=2 * side)
+        side = max(recipe.patch, recipe.train_patch) * recipe.scale
+        parts = folder_images(folder, min_size=side, on_bad="skip" if skip_bad else "raise")
+        # Scores come last: whether they can be taken is asked now. Doubtful are only small ones.
+        small = {n: image for n, image in parts.held_out.items() if min(image.shape[-2:]) < 64}
+        if small:
+            self._score(None, small)
+        return parts
+
+    def _supernet(self) -> tuple[tn.Graph, tn.Supernet]:
+        recipe = self.recipe
+        torch.manual_seed(self.seed)
+        graph = tn.lower(recipe.space(), (3, recipe.patch, recipe.patch))
+        generator = torch.Generator().manual_seed(self.seed)
+        net = tn.compile_supernet(
+            graph, recipe.relaxations(), init_std=recipe.arch_std, generator=generator
+        )
+        return graph, net.to(self.device)
 
     def _search_config(self) -> tn.SearchConfig:
-        recipe = self.recipe
-        config = attrs.evolve(recipe.search, seed=self.seed)
-        if config.cost is None or recipe.mac_share is None:
+        config = attrs.evolve(self.recipe.search, seed=self.seed)
+        if config.cost is None or self.recipe.mac_share is None:
             return config
-        largest = max(
-            tn.cost.macs(self.graph, self._widest_at(exit_))
-            for exit_ in self.graph.decisions["trunk"].options
-        )
-        cost = attrs.evolve(config.cost, target=recipe.mac_share * largest)
-        return attrs.evolve(config, cost=cost)
+        target = self.recipe.mac_share * largest_macs(self.graph)
+        return attrs.evolve(config, cost=attrs.evolve(config.cost, target=target))
 
-    def _widest_at(self, exit_: str | int) -> tn.Genotype:
-        picked: dict[str, Any] = {
-            path: "resblock" if d.kind == "operation" else d.options[-1]
-            for path, d in self.graph.decisions.items()
-        }
-        return tn.Genotype.of(self.graph, {**picked, "trunk": exit_})
-
-    def _batches(self, stream: str) -> Any:
-        """Batches of one stream, as a function of the step."""
+    def _search_batches(self) -> tuple[Targets, Targets]:
+        """For the weights and for the architecture: halves that share no pixel."""
         recipe = self.recipe
-        train = stream == "train"
-        pictures = self.split.train
-        if not train:
-            pictures = halves(pictures)[0 if stream == "weights" else 1]
+        parts = halves(self.split.train, min_size=recipe.patch * recipe.scale)
+        first, second = (
+            self._batches(part, stream, recipe.patch, recipe.batch)
+            for part, stream in zip(parts, ("weights", "architecture"))
+        )
+        return first, second
+
+    def _batches(
+        self, pictures: Mapping[str, Tensor], stream: str, patch: int, batch: int
+    ) -> Targets:
+        recipe = self.recipe
         patches = Patches(
             pairs=make_pairs(pictures, scale=recipe.scale),
-            patch=recipe.train_patch if train else recipe.patch,
-            batch=recipe.train_batch if train else recipe.batch,
+            patch=patch,
+            batch=batch,
             seed=self.seed,
             stream=stream,
-            flips=recipe.flips,  # type: ignore[arg-type]  # checked by Patches
+            flips=recipe.flips,
         )
-
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            lr, hr = patches(step)
-            lr = lr.to(self.device)
-            target = (
-                hr.to(self.device) if self.teacher is None else teacher_targets(self.teacher, lr)
-            )
-            return lr, target
-
-        return batch
+        return Targets(patches, self.teacher, self.device)
 
     # -- the stages ------------------------------------------------------------------------
 
-    def go(self, *, resume: bool = False) -> list[Row]:
+    def go(self) -> list[Row]:
         """Do what is left of the run and write its results."""
         self.out.mkdir(parents=True, exist_ok=True)
-        if resume:
-            self._load()
-        else:
-            (self.out / "config.json").write_text(self.recipe.to_json())
-        print(f"{self.recipe.name}: {self.split}")
-        print(
-            f"space: {len(self.graph.decisions)} decisions, "
-            f"{tn.cardinality(self.recipe.space()):.3g} networks"
-        )
+        if not self._resumed:
+            self._begin()
+        self._greet()
         self._keep(self.search)
-        genotype, model = self._derived()
+        genotype = tn.derive(self.net)
+        genotype.save(self.out / "genotype.json")
         if self.training is None:
-            self.training = self._train(model)
+            self.training = self._new_training(genotype)
         self._keep(self.training)
         return self._finish(genotype, self.training.model)
 
-    def _derived(self) -> tuple[tn.Genotype, tn.Network]:
-        genotype = tn.derive(self.net)
-        genotype.save(self.out / "genotype.json")
-        return genotype, tn.build(self.graph, genotype, inherit=self.net).to(self.device)
+    def _begin(self) -> None:
+        aside = set_aside(self.out, FILES)
+        if aside is not None:
+            print(f"what an earlier run left is in {aside}")
+        settings = {**self.options, "recipe": json.loads(self.recipe.to_json())}
+        (self.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
-    def _train(self, model: tn.Network) -> tn.Training:
-        return tn.Training(model, F.l1_loss, self._batches("train"), self.recipe.train)
+    def _greet(self) -> None:
+        print(f"{self.recipe.name}: {self.split}")
+        for name, reason in self.split.skipped[:3]:
+            print(f"skipped {name}: {reason}")
+        networks = tn.cardinality(self.recipe.space())
+        print(f"space: {len(self.graph.decisions)} decisions, {networks:.3g} networks")
+        print(f"on {self.device}, into {self.out}", flush=True)
+
+    def _new_training(self, genotype: tn.Genotype) -> tn.Training:
+        recipe = self.recipe
+        batches = self._batches(self.split.train, "train", recipe.train_patch, recipe.train_batch)
+        return tn.Training(self._derived(genotype), F.l1_loss, batches, recipe.train)
+
+    def _derived(self, genotype: tn.Genotype) -> tn.Network:
+        """The network that was found, as the search leaves it."""
+        return tn.build(self.graph, genotype, inherit=self.net).to(self.device)
 
     def _keep(self, stage: tn.Search | tn.Training) -> None:
-        """Run a stage to its end; save now and then, and when interrupted."""
-        try:
-            with _terminate_as_interrupt():
-                for _ in self._progress.follow(stage):
-                    if self._progress.time_to_save():
-                        self._save()
-        finally:
-            self._save()
+        """Run a stage to its end; save at its end, now and then, and when asked to stop.
 
-    def _finish(self, genotype: tn.Genotype, model: torch.nn.Module) -> list[Row]:
-        derived = tn.build(self.graph, genotype, inherit=self.net).to(self.device)
-        cost = tn.cost.count(self.graph_256, genotype)
+        After any other failure the last good checkpoint stays: what a failed step leaves is not
+        a state to go on from.
+        """
+        with stopping_between_steps() as stop:
+            for _ in self._progress.follow(stage):
+                if stop.asked:
+                    break
+                if self._progress.time_to_save():
+                    self._save()
+            self._progress.close()
+            self._save()
+        if stop.asked:
+            raise KeyboardInterrupt
+
+    def _finish(self, genotype: tn.Genotype, model: nn.Module) -> list[Row]:
+        derived = self._derived(genotype)
+        # Costs are quoted for this input in the field, whatever the patches.
+        cost = tn.cost.count(tn.lower(self.recipe.space(), (3, 256, 256)), dict(genotype))
         supernet_weights = sum(p.numel() for p in self.net.weight_parameters())
-        self.net.eval()
         stages = (
-            ("bicubic", None, 0, 0),
+            ("bicubic", None, 0, None),
             ("supernet", self.net, supernet_weights, None),
             ("derived", derived, cost.params, cost.macs),
             ("trained", model, cost.params, cost.macs),
         )
-        self.rows = [
-            Row.of(name, self._score(network), params, macs)
+        rows = [
+            Row.of(name, self._score(network, self.split.held_out), params, macs)
             for name, network, params, macs in stages
         ]
-        write_table(self.out, self.rows, self._facts(genotype, derived))
-        write_pictures(self.out, genotype, model, self.split.held_out, self.rows, self.recipe.scale)
-        print((self.out / "results.md").read_text())
+        write_table(self.out, rows, self._facts(genotype, derived))
+        write_pictures(self.out, genotype, model, self.split.held_out, rows, self.recipe.scale)
+        print((self.out / "results.md").read_text(encoding="utf-8"))
         print(f"all in {self.out}")
-        return self.rows
+        return rows
 
-    def _score(self, network: torch.nn.Module | None) -> Score:
+    def _score(self, network: nn.Module | None, images: Mapping[str, Tensor]) -> Score:
+        """The score of a network; of bicubic enlargement where None."""
         model = bicubic(self.recipe.scale) if network is None else network
-        return score(model, self.split.held_out, scale=self.recipe.scale, protocol=Protocol())
+        return score(model, images, scale=self.recipe.scale, protocol=Protocol())
 
     def _facts(self, genotype: tn.Genotype, derived: tn.Network) -> dict[str, Any]:
         """What else a reader of the results wants to know."""
-        lr, _ = self._batches("train")(0)
+        lr, _ = self.search.train(0)
+        self.net.eval()
         derived.eval()
         with torch.no_grad():
             difference = float((self.net(lr) - derived(lr)).abs().max())
@@ -272,85 +340,55 @@ class Run:
             "train_steps": self.recipe.train.steps,
             "teacher": None if self.teacher is None else self.teacher.name,
             "torch": torch.__version__.split("+")[0],
-            "device": self.device,
+            "device": str(self.device),
         }
 
     def _psnr_of_crop(self) -> float:
         """PSNR on the middle of a held-out picture, of whatever is being trained."""
-        network: torch.nn.Module = self.net if self.training is None else self.training.model
-        name = sorted(self.split.held_out)[0]
+        name = min(self.split.held_out)
         image = self.split.held_out[name]
         side = 32 * self.recipe.scale
         top, left = (max(0, (n - side) // 2) for n in image.shape[-2:])
         crop = {name: image[:, top : top + side, left : left + side]}
-        was_training = network.training
-        network.eval()
-        value = score(network, crop, scale=self.recipe.scale, protocol=Protocol()).psnr
-        network.train(was_training)
-        return value
+        return self._score(self.net if self.training is None else self.training.model, crop).psnr
 
     # -- checkpoints -----------------------------------------------------------------------
 
     def _save(self) -> None:
-        state = {
-            "recipe": self.recipe.to_json(),
-            "seed": self.seed,
-            "search": self.search.state_dict(),
-            "training": None if self.training is None else self.training.state_dict(),
-        }
-        # Written aside first: an interruption here must not cost the last good one.
-        aside = self.out / "checkpoint.tmp"
-        torch.save(state, aside)
-        aside.replace(self.out / "checkpoint.pt")
+        training = None if self.training is None else self.training.state_dict()
+        state = {"search": self.search.state_dict(), "training": training}
+        save_checkpoint(self.out, {"identity": self.identity, **state})
 
-    def _load(self) -> None:
-        path = self.out / "checkpoint.pt"
-        if not path.exists():
-            raise tn.errors.CheckpointError(
-                "--resume needs a checkpoint",
-                got="none",
-                at=path,
-                fix="Start without --resume, or give the --out of the run to go on with.",
-            )
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        for what, mine in (("recipe", self.recipe.to_json()), ("seed", self.seed)):
-            if state[what] != mine:
-                raise tn.errors.CheckpointError(
-                    f"a run resumes with its own {what}",
-                    got=_difference(state[what], mine),
-                    at=path,
-                    fix="Use the command line the run was started with.",
-                )
-        self.search.load_state_dict(state["search"])
-        if state["training"] is not None:
-            _, model = self._derived()
-            self.training = self._train(model)
-            self.training.load_state_dict(state["training"])
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        check_identity(state["identity"], self.identity, self.out)
+        with restoring(self.out):
+            self.search.load_state_dict(state["search"])
+            if state["training"] is not None:
+                self.training = self._new_training(tn.derive(self.net))
+                self.training.load_state_dict(state["training"])
 
 
-def _difference(saved: object, mine: object) -> str:
-    """The first line in which two texts differ."""
-    for old, new in zip(str(saved).splitlines(), str(mine).splitlines()):
-        if old != new:
-            return f"{old.strip()} in the checkpoint, {new.strip()} now"
-    return f"{saved} in the checkpoint, {mine} now"
+def _device(name: str | None) -> torch.device:
+    """The device of this name, if it can be used.
 
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Within it, SIGTERM (a job scheduler's goodbye) saves a checkpoint as Ctrl-C does."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
+    Raises:
+        DataError: it cannot.
+    """
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise tn.errors.DataError(
+            "a device is one that torch can use here",
+            got=name,
+            at=str(error).splitlines()[0],
+            fix="Leave --device out for the best there is.",
+        ) from None
+    return device
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 if __name__ == "__main__":

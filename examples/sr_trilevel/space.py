@@ -6,7 +6,9 @@ Cell level: which of four operations in each slot. Kernel level: how many channe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import trinas as tn
@@ -84,6 +86,21 @@ def unit_range() -> tuple[tn.Node, tn.Node]:
     return tn.tanh(), tn.affine(0.5, 0.5)
 
 
+def largest_macs(graph: tn.Graph) -> int:
+    """Multiply-adds of the costliest network of one of these spaces: what a budget is a share of.
+
+    That is a longest path with the widest residual block in every slot.
+    """
+    trunk = graph.decisions["trunk"]
+    parents = set(trunk.order or ())
+    widest = {
+        path: "resblock" if decision.kind == "operation" else decision.options[-1]
+        for path, decision in graph.decisions.items()
+    }
+    ends = [option for k, option in enumerate(trunk.options) if k not in parents]
+    return max(tn.cost.macs(graph, {**widest, "trunk": end}) for end in ends)
+
+
 def paper_decisions(
     path: Sequence[int], cells: Sequence[Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
@@ -102,3 +119,49 @@ def paper_decisions(
             if i < len(slots) - 1:
                 decisions[f"trunk/{node}/slot[{i}]/width"] = slot["width"]
     return decisions
+
+
+def paper_architectures() -> dict[str, dict[str, Any]]:
+    """The paper's four architectures by name, with its figures, our counts and a note on each.
+
+    >>> for name, entry in paper_architectures().items():
+    ...     print(name, entry["reported"]["params_m"], entry["counted"]["params"])
+    table7_visual_A 0.34 372355
+    table8_visual_B 0.24 234192
+    table9_psnr_B 0.51 509072
+    table10_aim_B 0.27 264496
+    """
+    text = Path(__file__).with_name("architectures.json").read_text(encoding="utf-8")
+    entries = json.loads(text)["architectures"]
+    for entry in entries.values():
+        entry["cells"] = [
+            [{"op": op, "width": width} for op, width in slots] for slots in entry["cells"]
+        ]
+    return entries
+
+
+def paper_architecture(name: str, *, side: int = 256) -> tuple[tn.Graph, tn.Genotype]:
+    """One of the paper's architectures and the space it is of.
+
+    Args:
+        name: of `paper_architectures`.
+        side: of the input; the paper counts at 256.
+
+    Raises:
+        UnknownNameError: no table of the paper has this name.
+
+    >>> graph, genotype = paper_architecture("table8_visual_B")
+    >>> graph.in_shape, genotype["trunk"]
+    (3x256x256, 'a-a-a')
+    """
+    known = paper_architectures()
+    if name not in known:
+        raise tn.errors.UnknownNameError(
+            "an architecture of the paper is known by its table",
+            got=name,
+            fix=f"There are {', '.join(known)}.",
+        )
+    entry = known[name]
+    space = {"A": backbone_a, "B": backbone_b}[entry["backbone"]]()
+    graph = tn.lower(space, (3, side, side))
+    return graph, tn.Genotype.of(graph, paper_decisions(entry["path"], entry["cells"]))

@@ -129,6 +129,26 @@ def teacher_targets(teacher: nn.Module, lr: Tensor, *, batch: int = 16) -> Tenso
         teacher.train(was_training)
 
 
+@attrs.frozen(eq=False)
+class Targets:
+    """Batches to train on: LR patches, and what the teacher makes of them.
+
+    Args:
+        patches: LR and HR patches by step.
+        teacher: the HR patches are the targets where None.
+        device: where batches are wanted.
+    """
+
+    patches: Callable[[int], tuple[Tensor, Tensor]]
+    teacher: Teacher | None
+    device: torch.device
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step: LR and target."""
+        lr, hr = (part.to(self.device) for part in self.patches(step))
+        return lr, hr if self.teacher is None else teacher_targets(self.teacher, lr)
+
+
 class BSRN(nn.Module):
     """The blueprint separable residual network (arXiv 2205.05996, figure 2), input in [0, 1].
 

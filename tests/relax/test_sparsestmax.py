@@ -1,5 +1,6 @@
 """Sparsestmax against an enumeration of supports, at its limits, and its derivatives."""
 
+import itertools
 import math
 import random
 
@@ -101,14 +102,18 @@ def test_support_shrinks_as_the_radius_grows(z):
         for r in range(41)
     ]
 
-    assert all(later <= earlier for earlier, later in zip(supports, supports[1:]))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(supports))
     assert supports[-1] == {z.index(max(z))}
 
 
 @FEW
 @given(ROWS)
 def test_radius_zero_is_sparsemax(z):
-    assert torch.allclose(sparsestmax(double(z), 0.0), sparsemax(double(z)), atol=1e-14)
+    """By the shortcut for a number, and by the general way for a tensor."""
+    expected = sparsemax(double(z))
+
+    assert torch.equal(sparsestmax(double(z), 0.0), expected)
+    assert torch.allclose(sparsestmax(double(z), torch.zeros(())), expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -302,9 +307,7 @@ def test_min_spread_bounds_the_gradient_and_nothing_else():
         return q, torch.autograd.grad((q * weights).sum(), rows, create_graph=True)[0]
 
     (q, exact), (same, floored) = grad(0.0), grad(0.01)
-    norm = (z[0] - z[0].mean())[q[0] > 0].norm().item() if (q[0] > 0).all() else None
-    support = q[0] > 0
-    own = z[0][support]
+    own = z[0][q[0] > 0]
     norm = (own - own.mean()).norm()
 
     assert torch.equal(q, same)
@@ -371,3 +374,22 @@ def test_the_ablation_that_the_note_reports():
             worse += distance(pushed.tolist(), z) > distance(q, z) + 1e-9
             assert distance(pushed.tolist(), z) >= distance(q, z) - 1e-9
     assert worse > 0
+
+
+def test_tables_kept_for_speed_do_not_remember_where_they_were_made():
+    """They are made on first use, which may be in inference mode or under another device."""
+    z = random_rows(0, 2, 17).requires_grad_()
+    with torch.inference_mode(), torch.device("meta"):
+        sparsestmax(z, 0.5)
+
+    q = sparsestmax(z, 0.5)
+    assert torch.autograd.grad(q[:, 0].sum(), z)[0].shape == z.shape
+
+
+def test_autocast_does_not_touch_the_weights():
+    z = random_rows(0, 3, 5).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = sparsestmax(z, 0.5), sparsemax(z)
+
+    assert torch.equal(inside[0], sparsestmax(z, 0.5))
+    assert torch.equal(inside[1], sparsemax(z))

@@ -117,7 +117,7 @@ def test_dead_branches_are_not_computed(net, x):
     for name, module in net.network.layers.named_modules():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
     # Cut layers run through their operation, not through the module: look at the plan too.
-    live = {s.step.node for s in net.network._plan.live(net.mixture().host)}
+    live = {s.step.node for s in net.network.plan.live(net.mixture().alive)}
     genotype = tn.derive(net)
     needed = set(tn.specialise(net.graph, genotype))
     net(x)

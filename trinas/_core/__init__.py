@@ -1,1 +1,1 @@
-"""Leaf modules: errors, registries. They import nothing of trinas."""
+"""Leaf modules: errors, registries, places in the user's code. They import nothing above."""

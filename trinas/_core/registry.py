@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError, UnknownNameError
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Registry(Generic[T]):
                 raise SpaceError(
                     f"{self._kind} names are unique",
                     got=name,
+                    at=declared_at(),
                     fix=f"It is taken by {self._items[name]!r}; choose another name.",
                 )
             self._items[name] = item

@@ -47,15 +47,6 @@ def same_weights(operation: OperationSpec, left: Shape, right: Shape) -> bool:
     return declared[0] == declared[1]
 
 
-def most_pieces(shapes: Sequence[Shape]) -> Shape:
-    """The shape of what equally shaped tensors give together.
-
-    Where pieces of a concatenation meet a plain tensor, the plain one has no say in how
-    the channels are cut, so the pieces are kept.
-    """
-    return max(shapes, key=lambda shape: len(shape.segments))
-
-
 def join(shapes: Sequence[Shape]) -> Shape:
     """The shape of a concatenation along the channels."""
     return Shape(tuple(part for s in shapes for part in s.segments), shapes[0].size)
@@ -213,7 +204,7 @@ class Builder:
                     "what is concatenated has one height and width",
                     got=f"{shapes[0]} from {sources[0]} and {shape} from {source}",
                     at=_place(name, declared),
-                    fix="Give the branches equal strides.",
+                    fix="Give the branches equal strides; halving needs an even size.",
                 )
         inputs = tuple(Source(s, None) for s in sources)
         return self._add(name, "concat", join(shapes), inputs, declared=declared)
@@ -245,14 +236,9 @@ class Builder:
         for source, label in zip(sources, labels):
             shape = self.shapes[source]
             if not same_shape(first, shape):
-                raise ShapeError(
-                    rule,
-                    got=f"{first} from {labels[0]} and {shape} from {label}",
-                    at=_place(name, declared),
-                    fix="Give both the same channels and stride"
-                    + (", or pass a skip (trinas.shortcut)." if rule == _ADDED else "."),
-                )
-        return most_pieces([self.shapes[s] for s in sources])
+                at = _place(name, declared)
+                raise _mismatch(rule, (first, labels[0]), (shape, label), at)
+        return first
 
     def _add(  # every field of the contract, once
         self,
@@ -304,3 +290,23 @@ class Builder:
 def _place(name: str, declared: str | None) -> str:
     return name + (f", declared at {declared}" if declared else "")
 
+
+def _mismatch(
+    rule: str, left: tuple[Shape, str], right: tuple[Shape, str], place: str
+) -> ShapeError:
+    """The error about two tensors, each given as its shape and who makes it."""
+    if left[0].size == right[0].size and same(left[0].channels, right[0].channels):
+        pieces = [" | ".join(map(str, shape.segments)) for shape, _ in (left, right)]
+        return ShapeError(
+            f"{rule}, and its searched channels are cut into the same pieces",
+            got=f"pieces {pieces[0]} from {left[1]} and {pieces[1]} from {right[1]}",
+            at=place,
+            fix="Put a 1x1 convolution behind the concatenation.",
+        )
+    return ShapeError(
+        rule,
+        got=f"{left[0]} from {left[1]} and {right[0]} from {right[1]}",
+        at=place,
+        fix="Give both the same channels and stride"
+        + (", or pass a skip (trinas.shortcut)." if rule == _ADDED else "."),
+    )

@@ -15,12 +15,14 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from trinas._core.declared import declared_at
 from trinas._core.errors import ShapeError
 from trinas.graph.builder import INPUT, Builder
 from trinas.graph.ir import Graph, Source
 from trinas.graph.passes import remove_dead
 from trinas.graph.place import Place, is_transparent, item_labels, numbered, width_labels
 from trinas.space.binding import bind_widths
+from trinas.space.checks import whole
 from trinas.space.decision import Decision
 from trinas.space.nodes import (
     Cell,
@@ -36,7 +38,6 @@ from trinas.space.nodes import (
     Tree,
     Trellis,
     as_node,
-    whole,
 )
 from trinas.space.operation import OperationSpec
 from trinas.space.shape import Shape
@@ -79,6 +80,7 @@ def lower(space: Node | OperationSpec, in_shape: Sequence[int]) -> Graph:
         raise ShapeError(
             "an input shape is (channels, height, width) or (features,), each at least 1",
             got=numbers,
+            at=declared_at(),
             fix="Leave the batch out.",
         )
     lowering = _Lowering(root, Builder(Shape.of(*numbers)))
@@ -344,8 +346,7 @@ class _Lowering:
             inside = place.child("-".join(key))
             for position, (label, block) in enumerate(node.options):
                 before = tuple(
-                    f"{name}{n - (i == position)}"
-                    for i, (name, n) in enumerate(zip(labels, spot))
+                    f"{name}{n - (i == position)}" for i, (name, n) in enumerate(zip(labels, spot))
                 )
                 start = sum(spot) == 1 and spot[position] and node.first in (None, label)
                 if start or before in results:
@@ -367,6 +368,9 @@ class _Lowering:
             Decision(place.decisions, "path", options), shared=place.shared
         )
         return self.builder.pick(
-            place.path, decision, arrivals, labels=[s.node for s in arrivals],
+            place.path,
+            decision,
+            arrivals,
+            labels=[s.node for s in arrivals],
             declared=node.declared,
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import networkx as nx
 
-from trinas.graph.builder import join, most_pieces
+from trinas.graph.builder import join
 from trinas.graph.ir import Graph, Source, Vertex
 from trinas.graph.walk import check_outcome
 from trinas.space.decision import Picked
@@ -96,8 +96,8 @@ def _picked_sources(sources: Sequence[Source], outcome: Picked) -> list[Source]:
 def _recut(vertex: Vertex, shapes: Sequence[Shape]) -> Vertex:
     """Write down anew into which pieces the channels of a node are cut.
 
-    Channels stay equally many, but where one option was a concatenation and another is
-    picked, the pieces change from there on.
+    Channels stay equally many, but a shortcut whose widths have become equal passes the
+    pieces of its input on, which it did not while it was a convolution.
     """
     shape = vertex["shape"]
     if len(shape.segments) == 1 and all(len(s.segments) == 1 for s in shapes):
@@ -107,7 +107,7 @@ def _recut(vertex: Vertex, shapes: Sequence[Shape]) -> Vertex:
     elif vertex["kind"] == "concat":
         shape = join(shapes)
     elif shapes:
-        shape = most_pieces([s for s in shapes if s.size == shape.size])
+        shape = next(s for s in shapes if s.size == shape.size)
     return {**vertex, "shape": shape}
 
 

@@ -98,9 +98,7 @@ def enumerate_outcomes(graph: Graph) -> Iterator[dict[str, Picked]]:
         prefix = _advance(digits)
 
 
-def _replay(
-    graph: Graph, prefix: list[int]
-) -> tuple[dict[str, Picked], list[tuple[int, int]]]:
+def _replay(graph: Graph, prefix: list[int]) -> tuple[dict[str, Picked], list[tuple[int, int]]]:
     """One walk; also which outcome of how many each decision got, in the order asked."""
     digits: list[tuple[int, int]] = []
 

@@ -8,15 +8,8 @@ that enter the operation where it is written.
 from __future__ import annotations
 
 from trinas.ops.conv import conv, dwconv, shortcut
-from trinas.ops.simple import (
-    activation,
-    avg_pool,
-    batch_norm,
-    crop,
-    global_avg_pool,
-    relu,
-    sigmoid,
-)
+from trinas.ops.resize import avg_pool, crop, global_avg_pool
+from trinas.ops.simple import activation, batch_norm, relu, sigmoid
 from trinas.ops.spec import operation
 from trinas.space.nodes import Node
 from trinas.space.values import IN, Value
@@ -106,7 +99,10 @@ def dil_conv(kernel: int, channels: Value, *, stride: int = 1, dilation: int = 2
 
 @operation("factorized_reduce")
 def factorized_reduce(channels: int) -> Node:
-    """Half the size without losing positions: two strided 1x1 convolutions, one shifted."""
+    """Half the size without losing positions: two strided 1x1 convolutions, one shifted.
+
+    The height and the width of the input are even (DARTS, Section 3.1.1).
+    """
     first = conv(1, channels // 2, stride=2, bias=False)
     second = seq(crop(1, 1), conv(1, channels - channels // 2, stride=2, bias=False))
     return seq(relu(), concat(first, second, name="halves"), batch_norm())
@@ -116,8 +112,8 @@ def factorized_reduce(channels: int) -> Node:
 def basic_block(channels: int, *, stride: int = 1) -> Node:
     """The residual block of NAS-Bench-201: two ReLU-conv-BN, an averaging skip if strided."""
     body = seq(
-        seq(*relu_conv_bn(3, channels, stride=stride).children, name="a"),
-        seq(*relu_conv_bn(3, channels).children, name="b"),
+        relu_conv_bn(3, channels, stride=stride).named("a"),
+        relu_conv_bn(3, channels).named("b"),
     )
     if stride == 1:
         return residual(body)

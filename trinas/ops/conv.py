@@ -13,10 +13,11 @@ import attrs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trinas._core.errors import ShapeError, SpaceError
+from trinas._core.errors import ShapeError
 from trinas.ops.spec import (
     Cut,
     Operation,
+    at_least,
     leaf,
     operation,
     require_fixed_channels,
@@ -25,13 +26,6 @@ from trinas.ops.spec import (
 from trinas.space.nodes import Op
 from trinas.space.shape import Shape
 from trinas.space.values import Value, check_value, same, symbols
-
-
-def _at_least_1(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SpaceError(
-            f"{attribute.name} of a convolution is a whole number of at least 1", got=value
-        )
 
 
 def _usable(instance: object, attribute: attrs.Attribute[Value], value: Value) -> None:
@@ -47,14 +41,15 @@ def _out_length(length: int, kernel: int, stride: int, dilation: int) -> int:
 class _Convolution(Operation):
     """What the convolutions have in common: a kernel, and a weight cut by channels."""
 
-    kernel: int = attrs.field(validator=_at_least_1)
+    kernel: int = attrs.field(validator=at_least(1))
 
     def _resize(self, x: Shape, stride: int, dilation: int) -> tuple[int, int]:
         height, width = require_image(x, f"a {self.kind}")
         size = tuple(_out_length(n, self.kernel, stride, dilation) for n in (height, width))
         if min(size) < 1:
             raise ShapeError(
-                f"a {self.kind} leaves at least one position", got=x,
+                f"a {self.kind} leaves at least one position",
+                got=x,
                 fix="Use a larger input or a smaller kernel.",
             )
         return size[0], size[1]
@@ -73,16 +68,11 @@ class Conv(_Convolution):
     """A 2d convolution, padded so that stride 1 keeps the size (kernel odd)."""
 
     channels: Value = attrs.field(validator=_usable)
-    stride: int = attrs.field(default=1, validator=_at_least_1)
+    stride: int = attrs.field(default=1, validator=at_least(1))
     bias: bool = True
-    dilation: int = attrs.field(default=1, validator=_at_least_1)
-    groups: int = attrs.field(default=1, validator=_at_least_1)
+    dilation: int = attrs.field(default=1, validator=at_least(1))
+    groups: int = attrs.field(default=1, validator=at_least(1))
     registered = "conv"
-
-    @property
-    def keeps_zero(self) -> bool:  # type: ignore[override]  # per instance here
-        """New channels are made anyway, so a mask has to follow."""
-        return False
 
     def out_shape(self, x: Shape) -> Shape:
         """``(channels, H / stride, W / stride)``."""
@@ -98,7 +88,7 @@ class Conv(_Convolution):
                 raise ShapeError(
                     "groups divide the channels on both sides",
                     got=f"groups={self.groups}, {c_in} -> {self.channels}",
-                    fix="Choose a common divisor.",
+                    fix="Choose a common divisor for groups.",
                 )
         return Shape.of(self.channels, *self._resize(x, self.stride, self.dilation))
 
@@ -113,8 +103,14 @@ class Conv(_Convolution):
     def build(self, x: Shape, y: Shape) -> nn.Module:
         """A ``torch.nn.Conv2d``."""
         return nn.Conv2d(
-            x.numbers()[0], y.numbers()[0], self.kernel, self.stride,
-            self.dilation * (self.kernel - 1) // 2, self.dilation, self.groups, self.bias,
+            x.numbers()[0],
+            y.numbers()[0],
+            self.kernel,
+            self.stride,
+            self.dilation * (self.kernel - 1) // 2,
+            self.dilation,
+            self.groups,
+            self.bias,
         )
 
     def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
@@ -132,9 +128,9 @@ class Conv(_Convolution):
 class DepthwiseConv(_Convolution):
     """A 2d convolution of every channel by itself."""
 
-    stride: int = attrs.field(default=1, validator=_at_least_1)
+    stride: int = attrs.field(default=1, validator=at_least(1))
     bias: bool = True
-    dilation: int = attrs.field(default=1, validator=_at_least_1)
+    dilation: int = attrs.field(default=1, validator=at_least(1))
     registered = "dwconv"
 
     def out_shape(self, x: Shape) -> Shape:
@@ -150,8 +146,14 @@ class DepthwiseConv(_Convolution):
         """A ``torch.nn.Conv2d`` with as many groups as channels."""
         channels = x.numbers()[0]
         return nn.Conv2d(
-            channels, channels, self.kernel, self.stride,
-            self.dilation * (self.kernel - 1) // 2, self.dilation, channels, self.bias,
+            channels,
+            channels,
+            self.kernel,
+            self.stride,
+            self.dilation * (self.kernel - 1) // 2,
+            self.dilation,
+            channels,
+            self.bias,
         )
 
     def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
@@ -161,8 +163,13 @@ class DepthwiseConv(_Convolution):
         weight = at.weight(module.weight, ("out",))
         bias = None if module.bias is None else at.weight(module.bias, ("out",))
         return F.conv2d(
-            x, weight, bias, self.stride, self.dilation * (self.kernel - 1) // 2,
-            self.dilation, groups=x.shape[1],
+            x,
+            weight,
+            bias,
+            self.stride,
+            self.dilation * (self.kernel - 1) // 2,
+            self.dilation,
+            groups=x.shape[1],
         )
 
 
@@ -184,7 +191,7 @@ class Shortcut(Operation):
 
     def weights(self, x: Shape, y: Shape) -> Mapping[str, tuple[int | str, ...]]:
         """``weight`` (out, in, 1, 1) where the channels differ."""
-        return {} if x.channels == y.channels else {"weight": ("out", "in", 1, 1)}
+        return {} if same(x.channels, y.channels) else {"weight": ("out", "in", 1, 1)}
 
     def macs(self, x: Shape, y: Shape) -> int:
         """Those of the 1x1 convolution, if there is one."""
@@ -222,9 +229,7 @@ class Linear(Operation):
     def out_shape(self, x: Shape) -> Shape:
         """``(features,)``."""
         if x.size:
-            raise ShapeError(
-                "a linear layer takes a vector", got=x, fix="Put a flatten before it."
-            )
+            raise ShapeError("a linear layer takes a vector", got=x, fix="Put a flatten before it.")
         return Shape.of(self.features)
 
     def weights(self, x: Shape, y: Shape) -> Mapping[str, tuple[int | str, ...]]:

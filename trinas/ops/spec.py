@@ -5,21 +5,23 @@ Legend: N batch, C channels, H W height and width.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from trinas._core.errors import ShapeError, SpaceError
+from trinas._core.declared import declared_at
+from trinas._core.errors import ShapeError, SpaceError, UnknownNameError
 from trinas._core.registry import Registry
-from trinas.space.nodes import Node, Op, as_node, check_label
+from trinas.space.checks import check_label, whole
+from trinas.space.nodes import Node, Op, as_node
 from trinas.space.operation import OperationSpec, resolve_dimension
 from trinas.space.shape import Shape
 from trinas.space.values import symbols
-from trinas.space.words import declared_at
 
 Selection: TypeAlias = int | Tensor | None
 """Channels in use: the first so many, those at an index, or (None) all of them."""
@@ -153,7 +155,8 @@ def operation(name: str) -> Callable[[T], T]:
 
     def add(thing: T) -> T:
         if isinstance(thing, type) and issubclass(thing, OperationSpec):
-            frozen = attrs.frozen(thing)
+            # A class that is one already must not be made one again: it lost its defaults.
+            frozen = thing if "__attrs_attrs__" in vars(thing) else attrs.frozen(thing)
             frozen.registered = name
             operations.register(name)(frozen)
             return cast(T, frozen)
@@ -172,13 +175,53 @@ def op(operation_name: str, /, *args: Any, name: str | None = None, **settings: 
     >>> op("conv", 3, 16).label
     'conv'
     """
-    node = as_node(operations[operation_name](*args, **settings))
+    try:
+        make = operations[operation_name]
+    except UnknownNameError as error:
+        at = declared_at()
+        raise UnknownNameError(error.rule, got=error.got, at=at, fix=error.fix) from None
+    node = as_node(make(*args, **settings))
     return node if name is None else node.named(name)
 
 
 def leaf(operation: OperationSpec, name: str | None) -> Op:
     """A node around one operation, with the line that asked for it."""
     return Op(operation, name=name, declared=declared_at())
+
+
+def at_least(least: int) -> Callable[[OperationSpec, attrs.Attribute[int], object], None]:
+    """A validator for settings that are whole numbers of at least `least`.
+
+    Raises (when it runs):
+        SpaceError: another value; the message names the operation and the setting.
+    """
+
+    def check(operation: OperationSpec, setting: attrs.Attribute[int], value: object) -> None:
+        if not whole(value, least):
+            raise SpaceError(
+                f"{setting.name} of {operation.kind} is a whole number of at least {least}",
+                got=value,
+                at=declared_at(),
+                fix="Correct the setting.",
+            )
+
+    return check
+
+
+def require_known(what: str, value: str, known: Collection[str]) -> None:
+    """Check that `value` is one of the `known` names.
+
+    Raises:
+        SpaceError: it is not; the message lists them, the nearest one first.
+    """
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=1)
+        raise SpaceError(
+            f"unknown {what}",
+            got=repr(value),
+            at=declared_at(),
+            fix=f"{f'Did you mean {near[0]!r}? ' if near else ''}Known: {', '.join(known)}.",
+        )
 
 
 def require_image(x: Shape, what: str) -> tuple[int, int]:
@@ -189,7 +232,9 @@ def require_image(x: Shape, what: str) -> tuple[int, int]:
     """
     if len(x.size) != 2:
         raise ShapeError(
-            f"{what} takes a feature map (C, H, W)", got=x, fix="Is a flatten too early?"
+            f"{what} takes a feature map (C, H, W)",
+            got=x,
+            fix="Does a flatten stand before it, or has the input no height and width?",
         )
     return x.size[0], x.size[1]
 

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn.functional import threshold_
 
 from trinas.relax._rows import read, require_defined
 from trinas.relax._sorting import sort_rows
@@ -78,6 +77,11 @@ class Sparsemax(Function):
         return Sparsemax.apply(_batched(args[0], in_dims[0], info.batch_size)), 0
 
 
+# Logits closer to the top than this power of the smallest normal number are tied with it (1e-12 in
+# float32): then squared distances, and their quotients, neither underflow nor overflow.
+_CLOSE = 0.316
+
+
 class Rule(NamedTuple):
     """The settings of a sparsestmax that are not tensors.
 
@@ -98,6 +102,8 @@ def _squared_radius(radius: float | Tensor, n: float | Tensor, rule: Rule) -> An
     So r_c asks for a distance that no face but a vertex (or a tie) survives, which
     rounding in r^2 alone would not guarantee.
     """
+    if isinstance(n, Tensor) and not isinstance(radius, Tensor):
+        radius = torch.full_like(n, radius)  # a number would make r^2 of the default dtype
     limit = 1 - 1 / n
     squared = radius * radius * limit if rule.share else radius * radius
     full = squared >= limit * (1 - 2 * rule.slack)
@@ -117,19 +123,21 @@ def _tables(n: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
 @lru_cache(maxsize=64)
 def _full_tables(k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Keep the tables of full rows on the CPU, where small problems are all calls."""
-    return _tables(float(k), torch.empty(k, dtype=dtype))
+    return _tables(float(k), torch.empty(k, dtype=dtype, device="cpu"))
 
 
-def _entries(depth: Tensor) -> float | Tensor:
+def _entries(sums: Tensor, z: Tensor) -> float | Tensor:
     """Return how many entries of each row are above -inf: a number where that is known to be all.
 
     Args:
-        depth: how far each is below the largest of its row, in ascending order, `[..., K]`.
+        sums: of the distances below the largest, in ascending order, `[..., K]`.
+        z: the logits, to find the row if there is one that is not defined.
     """
-    extent = read(depth[..., -1:].sum())
+    extent = read(sums.sum())
     if extent is not None and math.isfinite(extent):
-        return float(depth.shape[-1])
-    return (depth < math.inf).sum(-1, keepdim=True).to(depth.dtype)
+        return float(sums.shape[-1])
+    require_defined(z, sums - sums[..., :1])
+    return (sums < math.inf).sum(-1, keepdim=True).to(sums.dtype)
 
 
 class Sparsestmax(Function):
@@ -149,43 +157,38 @@ class Sparsestmax(Function):
         """Return the weights `[..., K]`, then t and kappa `[..., 1]`."""
         # Small batches pay for every call here, large ones for every new tensor of their size.
         tiny = torch.finfo(z.dtype).tiny
-        # Logits whose squared distance to the top would underflow are tied with it.
-        depth = threshold_(z.amax(-1, keepdim=True) - z, tiny**0.45, 0.0)
+        close = tiny**_CLOSE
+        depth = torch.threshold_(z.amax(-1, keepdim=True) - z, close, 0.0)
         e = sort_rows(depth)
         sums = e.cumsum(-1)
-        n = _entries(e)
+        n = _entries(sums, z)
         full = isinstance(n, float)
         steps, inverse, pairs, gain = _full_tables(int(n), z.dtype) if full else _tables(n, z)
-        e.mul_(steps).sub_(sums)
-        if not full:
-            require_defined(z, e)
 
-        e2 = e * e
-        v = (e2 * pairs).cumsum_(-1)
-        c2 = gain + _squared_radius(radius, n, rule)
-        # Entry k is on as long as it outlives t = 1 and the squared distance r^2 (multiplied out,
-        # so that a tie at the top, e = 0, stays). The NaN of -inf entries compares as no.
-        on = (v >= e2.mul_(c2)).logical_and_(e < 1)
-        last = on.sum(-1, keepdim=True).sub_(1)
+        e2 = torch.addcmul(sums, e, steps, value=-1, out=e).square_()
+        v = (e2 * pairs).cumsum_(-1).clamp_min_(tiny)
+        c2 = (gain + _squared_radius(radius, n, rule)).clamp_min_(tiny)
+        # t^2 for every size of support. The k-th entry is on while it outlives its own (a tie at
+        # the top, e = 0, always); the NaN of an entry at -inf compares as no.
+        t2 = (c2 / v).clamp_min_(1)
+        last = (e2.mul_(t2) <= 1).sum(-1, keepdim=True).sub_(1)
         if not full:
             last.clamp_min_(0)  # of undefined rows, which are NaN whatever it is
 
-        c2 = (c2.take(last) if c2.dim() == 1 else c2.gather(-1, last)).clamp_min_(tiny)
-        v = v.gather(-1, last)
-        ratio = c2 / v.clamp_min(tiny)
-        t = ratio.clamp_min(1).sqrt_()
+        t2 = t2.gather(-1, last)
+        t = t2.sqrt()
         part = inverse.take(last)
         base = torch.addcmul(part, t * part, sums.gather(-1, last))
         q = torch.addcmul(base, depth, t, value=-1, out=depth).clamp_min_(0)
 
-        pushed = ratio > 1
-        kappa = pushed / c2
+        c2 = c2.take(last) if c2.dim() == 1 else c2.gather(-1, last)
+        kappa = (t2 > 1) / c2
         if rule.min_spread > 0:
             floor = c2.sqrt() / rule.min_spread
             kappa = torch.where(t > floor, -kappa, kappa)
             t = torch.where(kappa < 0, floor, t)
         # Pushed along no direction: a tie, which does not move.
-        t = t.masked_fill_(pushed.logical_and_(v == 0), 0)
+        t = t.masked_fill_(t2 > 8 / close**2, 0)
         return q, t, kappa
 
     @staticmethod
@@ -234,8 +237,8 @@ def _push(g: Tensor, q: Tensor, t: Tensor, kappa: Tensor) -> tuple[Tensor, Tenso
     on = q.detach().sign()
     inverse = on.sum(-1, keepdim=True).reciprocal()
     g = g * on
-    mean = g.sum(-1, keepdim=True) * inverse
-    along = (q * g).sum(-1, keepdim=True) - mean
+    total = g.sum(-1, keepdim=True)
+    along = torch.addcmul((q * g).sum(-1, keepdim=True), total, inverse, value=-1)
     rate = t * kappa * along
-    moved = torch.addcmul(t * g, on, torch.addcmul(rate * inverse, t, mean, value=-1))
-    return torch.addcmul(moved, q, rate, value=-1), along
+    level = torch.addcmul(rate, t, total, value=-1) * inverse
+    return torch.addcmul(torch.addcmul(t * g, on, level), q, rate, value=-1), along

@@ -44,11 +44,11 @@ def read_order(order: Order, k: int) -> Forest:
     """
     items: Any = tuple(order)
     nested = [isinstance(item, Sequence) for item in items]
-    if any(nested) != all(nested):
+    if any(nested) and not all(nested):
         raise RelaxationError(
             "an order is a parent array or a set of chains, not a mixture", got=order
         )
-    if items and all(nested):
+    if any(nested):
         return _from_chains(tuple(tuple(chain) for chain in items), k)
     return _from_parents(items, k)
 

@@ -30,40 +30,75 @@ def nearly_isotonic(z: Tensor, forest: Forest, mu: float) -> Tensor:
 
     Which entries fuse and which pairs pay the full penalty is found without gradients;
     on that structure x is an affine function of z, through which autograd differentiates
-    any number of times. Entries that only touch, as equal logits do, count as separate,
-    so that they keep a gradient of their own.
+    any number of times. Blocks that only touch, as equal logits do, have equal values but a
+    gradient of their own.
     """
     free = z > -math.inf
     with torch.no_grad():
-        block, push = _structure(torch.where(free, z, 0.0), free, forest, mu)
-    together = block.unsqueeze(-1) == block.unsqueeze(-2)
-    moved = torch.where(together, (z + push).unsqueeze(-2), 0.0)
-    means = moved.sum(-1) / together.sum(-1)
-    # Every member reads the mean at the head of its block: bitwise equal, hence an exact tie.
-    return means.gather(-1, block)
+        finite = torch.where(free, z, 0.0)
+        heads, over, push = _structure(finite, free, forest, mu)
+        together = heads.unsqueeze(-1) == heads.unsqueeze(-2)
+        size = together.sum(-1)
+    sums = torch.where(together, (z + push).unsqueeze(-2), 0.0).sum(-1)
+    means = (sums / size).gather(-1, heads)
+    with torch.no_grad():
+        weight = (finite.abs() + push.abs()).unsqueeze(-2)
+        error = 4 * torch.finfo(z.dtype).eps * torch.where(together, weight, 0.0).sum(-1)
+        exact = (size == 1) & (push == 0)
+        level = _levels(means, heads, over, error.masked_fill(exact, 0.0))
+        settled = means.gather(-1, level)
+    # The value of the level (bitwise equal throughout), the derivative of the block.
+    return torch.where(free, settled + (means - means.detach()), z)
 
 
-def _structure(z: Tensor, free: Tensor, forest: Forest, mu: float) -> tuple[Tensor, Tensor]:
-    """Return the head of each entry's block (a position), and what the penalties add to z."""
+def _levels(means: Tensor, heads: Tensor, over: Tensor, error: Tensor) -> Tensor:
+    """Return for each entry the head of the first of the blocks that its own is level with.
+
+    Neighbouring blocks whose means agree in exact arithmetic differ by rounding in floating
+    point. At the top sparsestmax would blow that up to weights of any order, so that "strict"
+    could ascend; hence blocks closer than their rounding count as tied.
+
+    Args:
+        means: of the block of each entry.
+        heads: the first position of the block of each entry.
+        over: the head of the block above that of each entry, for a root its own.
+        error: how far rounding may have moved the means.
+    """
+    above = over.gather(-1, heads)
+    gap = (means - means.gather(-1, above)).abs()
+    level = torch.where(gap <= error + error.gather(-1, above), above, heads)
+    for _ in range(means.shape[-1].bit_length()):  # along a path, in steps that double
+        level = level.gather(-1, level)
+    return level
+
+
+def _structure(z: Tensor, free: Tensor, forest: Forest, mu: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the head of each entry's block, the one above it, and what penalties add to z.
+
+    Heads are positions; the one above is that of the nearest unmasked entry's block, for a root
+    the entry itself.
+    """
     lo, hi, x = _intervals(z, free, forest, mu)
-    k = len(forest.parents)
     heads: list[Tensor] = []
+    over: list[Tensor] = []
     above: list[Tensor] = []  # the nearest unmasked value at or above each position
     paying: list[Tensor] = []
-    none = torch.full_like(z[..., 0], math.inf)
     for at, parent in enumerate(forest.parents):
-        own, on = torch.full_like(z[..., 0], at, dtype=torch.long), free[..., at]
-        x_p = above[parent] if parent >= 0 else none
+        on, own = free[..., at], torch.full_like(z[..., at], at, dtype=torch.long)
+        # Above a root is +inf, with which nothing fuses.
+        x_p = above[parent] if parent >= 0 else torch.full_like(z[..., at], math.inf)
         head_p = heads[parent] if parent >= 0 else own
-        fused = (lo[..., at] < x_p) & (x_p < hi[..., at])
-        # A masked entry only passes on what is above it. (Above a masked root is +inf, with
-        # which nothing fuses.)
+        fused = on & (lo[..., at] < x_p) & (x_p < hi[..., at])
+        # A masked entry only passes on what is above it, and a masked root that nothing is.
+        over.append(torch.where(x_p < math.inf, head_p, own))
         heads.append(torch.where(fused | ~on, head_p, own))
         above.append(torch.where(on, x[..., at], x_p))
         paying.append((on & (x_p <= lo[..., at])).to(z.dtype))
+    places = torch.arange(len(heads), device=z.device)
+    block = torch.where(free, torch.stack(heads, -1), places)
     push = net_pushes(paying, free, forest)
-    block = torch.where(free, torch.stack(heads, -1), torch.arange(k, device=z.device))
-    return block, torch.zeros_like(z) if math.isinf(mu) else -mu * push
+    push = torch.zeros_like(z) if math.isinf(mu) else -mu * push
+    return block, torch.stack(over, -1), push
 
 
 def net_pushes(paying: Sequence[Tensor], free: Tensor, forest: Forest) -> Tensor:

@@ -15,6 +15,7 @@ takes its entry out of the forest too: what came after it comes after the one be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -214,12 +215,12 @@ def _pair_counts(free: Tensor, forest: Forest) -> Tensor:
     return net_pushes(counts, free, forest)
 
 
-_FORMS: Registry = Registry("form of sorted sparsestmax")
+_FORMS: Registry[Callable[[Tensor, Forest, float], Tensor]] = Registry("form of sorted sparsestmax")
 
 
 @_FORMS.register("linear")
 def _linear(z: Tensor, forest: Forest, strength: float) -> Tensor:
-    return z - strength / 2 * _pair_counts(z > -math.inf, forest)
+    return z - strength / 2 * _pair_counts(z > -math.inf, forest).to(z.dtype)
 
 
 @_FORMS.register("hinge")

@@ -125,8 +125,8 @@ def sparsestmax(
 
     Limits: `r = 0` is sparsemax, `r >= r_c` is one-hot at the largest logit. Exact ties at the top
     that the radius would have to break have no unique answer; they get equal weights (closer to
-    the centre than r) and a gradient of exactly 0, as do logits within 1e-17 (float32; 1e-138 in
-    float64) of the largest, whose squared distances would underflow.
+    the centre than r) and a gradient of exactly 0, as do logits within 1e-12 (float32; 1e-97 in
+    float64) of the largest.
 
     Gradient: on the k entries of positive weight, with m their mean and `n = (z - m)/||z - m||`, it
     is `c / ||z - m|| (I - 11'/k - nn')` with `c = sqrt(r^2 - 1/k + 1/K)` on the sphere, and
@@ -180,17 +180,20 @@ def project_outside(
     if isinstance(radius, Tensor):
         eps = max(eps, torch.finfo(radius.dtype).eps) if radius.is_floating_point() else eps
         radius = _radius_rows(radius.detach(), z, dim).to(rows.dtype)
-        least, most = read(radius.min()), read(radius.max())
+        bounds = [read(bound) for bound in radius.aminmax()] if radius.numel() else []
     else:
-        least = most = radius
+        bounds = [radius]
     limit = 1.0 if share else circumradius(rows.shape[-1])
-    for value in (least, most):
+    for value in bounds:
         # The radius may have been through float32 whatever its type now.
         if value is not None and not 0 <= value <= limit * (1 + max(2 * eps, 1e-6)):
             _reject_radius(value, rows.shape[-1], share)
     if prepare is not None:
         rows = prepare(rows)
-    q = Sparsestmax.apply(rows, radius, Rule(share, 2 * eps, min_spread))[0]
+    if not isinstance(radius, Tensor) and radius == 0:
+        q = Sparsemax.apply(rows)
+    else:
+        q = Sparsestmax.apply(rows, radius, Rule(share, 2 * eps, min_spread))[0]
     return from_rows(q, z, dim)
 
 

@@ -2,14 +2,15 @@
 
 Two assignments of decisions that differ only in parts which are not built are the same
 network, so only active decisions count. A subspace is summed up by a polynomial: for each
-set of variables that are decided elsewhere (widths bound further up, outcomes of shared
-subspaces) and are active, the number of ways to settle everything inside.
+set of variables, the number of ways to settle everything inside that need just these from
+outside: widths that are decided further up, outcomes of shared subspaces, and the inputs
+that are read (a cell that drops its edges from one input may leave a part unused).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from math import prod
 from typing import NamedTuple, TypeAlias
@@ -20,8 +21,12 @@ from trinas.space.nodes import (
     Choice,
     Node,
     Op,
+    Parallel,
     Repeat,
+    Residual,
+    Seq,
     Share,
+    Stack,
     Tree,
     Trellis,
 )
@@ -39,10 +44,18 @@ class _Outcome(NamedTuple):
     needs: frozenset[object]
 
 
-Variable: TypeAlias = Width | _Outcome
+class _Input(NamedTuple):
+    """The result that came `back` steps ago, as a subspace sees it; 1 is the last one."""
+
+    back: int
+
+
+Variable: TypeAlias = Width | _Outcome | _Input
 Poly: TypeAlias = dict[frozenset[Variable], int]
 
 _ONE: Poly = {frozenset(): 1}
+_LAST = _Input(1)
+_READ: Poly = {frozenset([_LAST]): 1}
 
 
 def cardinality(space: Node) -> int:
@@ -88,6 +101,31 @@ def _product(polys: Iterable[Poly]) -> Poly:
     return reduce(_times, polys, _ONE)
 
 
+def _fed(poly: Poly) -> Poly:
+    """The same subspace behind something else: what it reads is settled there."""
+    return _plus(
+        {frozenset(v for v in variables if not isinstance(v, _Input)): n}
+        for variables, n in poly.items()
+    )
+
+
+def _chain(polys: Sequence[Poly]) -> Poly:
+    """Subspaces in a row; only the first one reads from outside."""
+    if not polys:
+        return _READ
+    return reduce(_times, map(_fed, polys[1:]), polys[0])
+
+
+def _by_reads(poly: Poly) -> dict[frozenset[_Input], Poly]:
+    """The parts of a polynomial by which inputs they read, with those taken out."""
+    parts: dict[frozenset[_Input], Poly] = {}
+    for variables, n in poly.items():
+        reads = frozenset(v for v in variables if isinstance(v, _Input))
+        part = parts.setdefault(reads, {})
+        part[variables - reads] = part.get(variables - reads, 0) + n
+    return parts
+
+
 class _Counter:
     """One count: remembers results per node object and per outcome of a shared subspace."""
 
@@ -126,20 +164,30 @@ class _Counter:
     def _inside(self, node: Node) -> Poly:
         rules: dict[type[Node], Callable[..., Poly]] = {
             Op: self._op,
+            Seq: self._seq,
             Choice: self._choice,
             Repeat: self._repeat,
+            Residual: self._together,
+            Parallel: self._together,
             Cell: self._cell,
+            Stack: self._stack,
             Tree: self._paths,
             Trellis: self._paths,
             Share: self._share,
         }
-        rule = rules.get(type(node))
-        if rule is None:
-            return _product(map(self._count, node.children))
-        return rule(node)
+        return rules[type(node)](node)
 
     def _op(self, node: Op) -> Poly:
-        return {frozenset(s for s in node.symbols if isinstance(s, Width)): 1}
+        widths = frozenset(symbol for symbol in node.symbols if isinstance(symbol, Width))
+        return {widths | {_LAST}: 1}
+
+    def _seq(self, node: Seq) -> Poly:
+        return _chain([self._count(item) for item in node.items])
+
+    def _together(self, node: Parallel | Residual) -> Poly:
+        parts = _product(map(self._count, node.children))
+        plain = isinstance(node, Residual) and node.skip is None
+        return _times(parts, _READ) if plain else parts
 
     def _choice(self, node: Choice) -> Poly:
         return _plus(
@@ -148,7 +196,23 @@ class _Counter:
 
     def _repeat(self, node: Repeat) -> Poly:
         body = self._count(node.body)
-        return _plus(_product([body] * count) for count in node.counts)
+        return _plus(_chain([body] * count) for count in node.counts)
+
+    def _stack(self, node: Stack) -> Poly:
+        # From the last item back: for each set of results still wanted, the ways so far.
+        wanted: dict[frozenset[int], Poly] = {frozenset([len(node.items) - 1]): _ONE}
+        for index in range(len(node.items) - 1, -1, -1):
+            body = self._count(node.items[index])
+            further: dict[frozenset[int], Poly] = {}
+            for results, ways in wanted.items():
+                for reads, poly in _by_reads(body).items() if index in results else ():
+                    earlier = {index - min(read.back, node.memory) for read in reads}
+                    key = results - {index} | {max(result, -1) for result in earlier}
+                    further[key] = _plus([further.get(key, {}), _times(poly, ways)])
+                if index not in results:
+                    further[results] = _plus([further.get(results, {}), ways])
+            wanted = further
+        return _times(_plus(wanted.values()), _READ)
 
     def _share(self, node: Share) -> Poly:
         outer = {width: place for place, width in enumerate(self._widths_inside(node.body))}
@@ -178,7 +242,7 @@ class _Counter:
                 if sum(spot) == 1 and spot[position] and node.first in (None, label):
                     arrivals.append(self._count(block))
                 elif before in ways:
-                    arrivals.append(_times(ways[before], self._count(block)))
+                    arrivals.append(_times(ways[before], _fed(self._count(block))))
             if arrivals:
                 ways[spot] = _plus(arrivals)
         wanted = [exits.get(label) for label in labels]
@@ -201,13 +265,14 @@ class _Counter:
                 rest = live - {j}
                 if j < first:
                     prepare = node.inputs[j]
-                    inside = _ONE if prepare is None else self._count(prepare)
-                    memo[live] = _times(inside, settle(rest))
+                    inside = _ONE if prepare is None else _fed(self._count(prepare))
+                    read: Poly = {frozenset([_Input(first - j)]): 1}
+                    memo[live] = _product([inside, read, settle(rest)])
                 else:
                     keep = j if node.keep is None else min(node.keep, j)
                     memo[live] = _plus(
                         _times(
-                            _product(self._count(edges[i, j]) for i in kept),
+                            _product(_fed(self._count(edges[i, j])) for i in kept),
                             settle(rest | frozenset(kept)),
                         )
                         for kept in itertools.combinations(range(j), keep)

@@ -7,45 +7,21 @@ decisions of its own, unless a `Share` says otherwise. Users write the lower-cas
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import attrs
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError
+from trinas.space.checks import check_label, finite_factor, not_empty, optional_label, whole
 from trinas.space.operation import OperationSpec
 from trinas.space.values import Symbol
-
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 Merge = Literal["sum", "mean", "concat", "product"]
 MERGES: tuple[str, ...] = ("sum", "mean", "concat", "product")
 CellMerge = Literal["concat", "sum", "last"]
 CELL_MERGES: tuple[str, ...] = ("concat", "sum", "last")
-
-
-def check_label(label: str) -> str:
-    """Return `label` if it can be part of a path.
-
-    Raises:
-        SpaceError: not made of letters, digits and underscores.
-    """
-    if not isinstance(label, str) or not _LABEL.match(label):
-        raise SpaceError(
-            "a name in a space is made of letters, digits and underscores",
-            got=repr(label),
-            at=declared_at(),
-            fix="It becomes part of a path such as trunk/a/slot[1].",
-        )
-    return label
-
-
-def _optional_label(_: Any, __: attrs.Attribute[Any], value: str | None) -> None:
-    if value is not None:
-        check_label(value)
 
 
 N = TypeVar("N", bound="Node")
@@ -60,7 +36,7 @@ class Node:
         declared: the line that made it, for messages; not part of equality.
     """
 
-    name: str | None = attrs.field(default=None, validator=_optional_label)
+    name: str | None = attrs.field(default=None, validator=optional_label)
     declared: str | None = attrs.field(default=None, eq=False, repr=False)
 
     def named(self: N, name: str) -> N:
@@ -108,16 +84,6 @@ def as_node(thing: Node | OperationSpec) -> Node:
 
 def _as_nodes(things: Sequence[Node | OperationSpec]) -> tuple[Node, ...]:
     return tuple(as_node(thing) for thing in things)
-
-
-def _not_empty(what: str) -> Callable[[Any, Any, Any], None]:
-    def check(_: Any, __: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
-        if not value:
-            raise SpaceError(
-                f"{what} has at least one member", got=value, at=declared_at(), fix="Give it one."
-            )
-
-    return check
 
 
 @attrs.frozen
@@ -171,7 +137,7 @@ class Choice(Node):
             the ``none`` of DARTS.
     """
 
-    options: Labelled = attrs.field(converter=_labelled, validator=_not_empty("a choice"))
+    options: Labelled = attrs.field(converter=_labelled, validator=not_empty("a choice"))
     search_only: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
@@ -202,17 +168,12 @@ def _counts(value: int | Sequence[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else tuple(value)
 
 
-def whole(value: object, least: int) -> bool:
-    """Whether `value` is a whole number of at least `least` (True and False are not)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 @attrs.frozen
 class Repeat(Node):
     """A body several times in a row; with several counts, how often is decided."""
 
     body: Node = attrs.field(converter=as_node)
-    counts: tuple[int, ...] = attrs.field(converter=_counts, validator=_not_empty("a repeat"))
+    counts: tuple[int, ...] = attrs.field(converter=_counts, validator=not_empty("a repeat"))
 
     def __attrs_post_init__(self) -> None:
         numbers = all(whole(count, 0) for count in self.counts)
@@ -230,24 +191,13 @@ class Repeat(Node):
         return (self.body,)
 
 
-def _factor(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpaceError(
-            "the scale of a residual is a finite number", got=value, at=declared_at(),
-            fix="A scale that is learned belongs into an operation.",
-        )
-    return float(value)
-
-
 @attrs.frozen
 class Residual(Node):
     """``skip(x) + scale * body(x)``; without `skip`, ``x`` itself is added."""
 
     body: Node = attrs.field(converter=as_node)
-    scale: float = attrs.field(default=1.0, converter=_factor)
-    skip: Node | None = attrs.field(
-        default=None, converter=attrs.converters.optional(as_node)
-    )
+    scale: float = attrs.field(default=1.0, converter=finite_factor)
+    skip: Node | None = attrs.field(default=None, converter=attrs.converters.optional(as_node))
 
     @property
     def children(self) -> tuple[Node, ...]:
@@ -259,9 +209,7 @@ class Residual(Node):
 class Parallel(Node):
     """Branches on one input, merged by adding, averaging, multiplying or concatenating."""
 
-    branches: tuple[Node, ...] = attrs.field(
-        converter=_as_nodes, validator=_not_empty("a parallel")
-    )
+    branches: tuple[Node, ...] = attrs.field(converter=_as_nodes, validator=not_empty("a parallel"))
     merge: Merge = "sum"
 
     def __attrs_post_init__(self) -> None:
@@ -324,7 +272,7 @@ class Cell(Node):
 class Stack(Node):
     """Nodes one after another, each fed by the last `memory` results (cells of DARTS)."""
 
-    items: tuple[Node, ...] = attrs.field(converter=_as_nodes, validator=_not_empty("a stack"))
+    items: tuple[Node, ...] = attrs.field(converter=_as_nodes, validator=not_empty("a stack"))
     memory: int = 2
 
     def __attrs_post_init__(self) -> None:
@@ -348,7 +296,7 @@ def _at_most(value: Any) -> tuple[tuple[str, int], ...]:
 
 @attrs.frozen
 class _Paths(Node):
-    options: Labelled = attrs.field(converter=_labelled, validator=_not_empty("a path space"))
+    options: Labelled = attrs.field(converter=_labelled, validator=not_empty("a path space"))
     at_most: tuple[tuple[str, int], ...] = attrs.field(converter=_at_most)
     first: str | None = None
     exit_at: tuple[tuple[str, int], ...] = attrs.field(factory=tuple, converter=_at_most)

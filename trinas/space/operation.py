@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import attrs
 
+from trinas._core.errors import SpaceError
 from trinas.space.shape import Shape
 from trinas.space.values import Symbol, Symbolic, Value, largest, substitute, symbols
 
@@ -116,4 +117,11 @@ def resolve_dimension(length: int | str, x: Shape, y: Shape) -> int:
     """The number behind one declared dimension of a weight, at the largest widths."""
     if isinstance(length, int):
         return length
-    return largest({"in": x, "out": y}[length].channels)
+    if length not in ("in", "out"):
+        raise SpaceError(
+            'a dimension of a weight is an int, "in" or "out"',
+            got=repr(length),
+            at=f"the weights of an operation from {x} to {y}",
+            fix="A searched count has to be that of the input or of the result.",
+        )
+    return largest((x if length == "in" else y).channels)

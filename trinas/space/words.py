@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError
+from trinas.space.checks import check_label, whole
 from trinas.space.nodes import (
     Cell,
     CellMerge,
@@ -25,8 +26,6 @@ from trinas.space.nodes import (
     Tree,
     Trellis,
     as_node,
-    check_label,
-    whole,
 )
 from trinas.space.operation import OperationSpec
 from trinas.space.values import Width
@@ -76,7 +75,9 @@ def width(
         values = _candidates(base, tuple(ratios), divisor)
     if not all(whole(v, 1) for v in values):
         raise SpaceError(
-            "a width is a whole number of at least 1", got=values, at=declared_at(),
+            "a width is a whole number of at least 1",
+            got=values,
+            at=declared_at(),
             fix="Give the candidate numbers of channels.",
         )
     if name is not None:
@@ -88,19 +89,25 @@ def _candidates(base: int, ratios: tuple[float, ...], divisor: int) -> tuple[int
     for what, value in (("base", base), ("divisor", divisor)):
         if not whole(value, 1):
             raise SpaceError(
-                f"the {what} of a width is a whole number of at least 1", got=value,
-                at=declared_at(), fix="It counts channels.",
+                f"the {what} of a width is a whole number of at least 1",
+                got=value,
+                at=declared_at(),
+                fix="It counts channels.",
             )
     if not ratios or any(not 0 < r <= 1 for r in ratios):
         raise SpaceError(
-            "the ratios of a width lie in (0, 1]", got=ratios, at=declared_at(),
+            "the ratios of a width lie in (0, 1]",
+            got=ratios,
+            at=declared_at(),
             fix="The base is the full width; give shares of it.",
         )
     values = tuple(_make_divisible(base * ratio, divisor) for ratio in ratios)
     if max(values) > base:
         raise SpaceError(
-            "no candidate of a width goes beyond its base", got=f"{max(values)} of {base}",
-            at=declared_at(), fix=f"Choose a base that is a multiple of the divisor {divisor}.",
+            "no candidate of a width goes beyond its base",
+            got=f"{max(values)} of {base}",
+            at=declared_at(),
+            fix=f"Choose a base that is a multiple of the divisor {divisor}.",
         )
     return values
 
@@ -212,8 +219,10 @@ def cell(
     """
     if not isinstance(edge, NodeLike) and not callable(edge):
         raise SpaceError(
-            "an edge of a cell is a node, or a function of (i, j) that gives one", got=edge,
-            at=declared_at(), fix="Write for example lambda i, j: conv(3, 16).",
+            "an edge of a cell is a node, or a function of (i, j) that gives one",
+            got=edge,
+            at=declared_at(),
+            fix="Write for example lambda i, j: conv(3, 16).",
         )
     first, last = len(inputs), len(inputs) + (steps if whole(steps, 0) else 0)
     edges = tuple(
@@ -281,9 +290,7 @@ def trellis(
     return Trellis(pairs, at_most, first, exits, name=name, declared=declared_at())
 
 
-def share(
-    key: str, body: NodeLike, *, weights: bool = False, name: str | None = None
-) -> Share:
+def share(key: str, body: NodeLike, *, weights: bool = False, name: str | None = None) -> Share:
     """One decision for all places that use the same key; one set of weights if asked.
 
     >>> normal = share("normal", choice(a=seq(), b=seq()))

@@ -37,7 +37,7 @@ def relaxations(spec: RelaxSpec | None) -> dict[str, Relaxation]:
     straight-through Gumbel-softmax, as in Trilevel NAS, Section 4.1.
 
     Raises:
-        SpaceError: a key that is no kind of decision.
+        SpaceError: a key that is no kind of decision, or a value that is no relaxation.
     """
     chosen: dict[str, Relaxation] = {
         "operation": Sparsestmax(),
@@ -51,14 +51,23 @@ def relaxations(spec: RelaxSpec | None) -> dict[str, Relaxation]:
         return chosen
     if isinstance(spec, Relaxation):
         return {**chosen, "operation": spec, "path": spec, "depth": spec}
-    for kind in spec:
+    given = dict(spec.items()) if isinstance(spec, Mapping) else {"operation": spec}
+    for kind, relaxation in given.items():
         if kind not in chosen:
             raise SpaceError(
                 "relaxations are given for kinds of decisions",
                 got=kind,
                 fix=f"The kinds are {', '.join(chosen)}.",
             )
-    return {**chosen, **{str(kind): relaxation for kind, relaxation in spec.items()}}
+        if not isinstance(relaxation, Relaxation):
+            raise SpaceError(
+                "a relaxation is an instance of trinas.relax.Relaxation",
+                got=relaxation,
+                at=f"relax[{kind!r}]" if isinstance(spec, Mapping) else "relax",
+                fix="Pass one, Softmax() for instance, or a mapping from kinds to some.",
+            )
+        chosen[str(kind)] = relaxation
+    return chosen
 
 
 @attrs.frozen
@@ -113,6 +122,20 @@ class Architecture(nn.Module):
         self.graph = graph
         self.groups = group_decisions(graph)
         self.relax = nn.ModuleDict(relaxations(relax))
+        self._rows = {
+            decision.path: (group.name, index)
+            for group in self.groups
+            for index, decision in enumerate(group.decisions)
+        }
+        # Of every group, where its options are in the flat vector of weights.
+        self._slots = tuple(
+            [
+                graph.offsets[decision.path] + k
+                for decision in group.decisions
+                for k in range(len(decision.options))
+            ]
+            for group in self.groups
+        )
         for group in self.groups:
             shape = (len(group.decisions), len(group.decisions[0].options))
             noise = torch.randn(shape, generator=generator) * init_std
@@ -120,6 +143,11 @@ class Architecture(nn.Module):
         self.register_buffer(
             "_gather", torch.tensor(self._positions(), dtype=torch.long), persistent=False
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are."""
+        return self.get_buffer("_gather").device
 
     def _positions(self) -> list[int]:
         """For each slot of the flat vector, where it is among the groups laid end to end."""
@@ -144,38 +172,55 @@ class Architecture(nn.Module):
         return torch.cat([*(part.flatten() for part in parts), last]).index_select(0, gather)
 
     def relaxed(
-        self, progress: float, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Weights and odds of all options, as flat vectors.
+        self, progress: float, generator: torch.Generator | None = None, *, sample: bool = True
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Weights and odds of all options, and which options stay open at weight zero.
 
-        The weights are what a forward pass mixes with; with a stochastic relaxation they
-        are a sample (in training) or the likeliest option (in evaluation). The odds are
-        the probabilities behind them, which expected costs are made of.
+        Both are flat vectors. The weights are what a forward pass mixes with; with a
+        stochastic relaxation they are a sample, or the likeliest option. The odds are the
+        probabilities behind them, which expected costs are made of: the softmax of the
+        logits where the relaxation is stochastic, else the weights themselves.
+
+        Args:
+            progress: share of the search done.
+            generator: randomness of stochastic relaxations.
+            sample: draw; the likeliest options where False.
 
         Raises:
-            RelaxationError: logits that are not finite; the message names the decision.
+            RelaxationError: logits that are not finite, or weights of another shape than
+                the logits; the message names the decision.
         """
-        weights, odds = [], []
-        for group in self.groups:
-            logits = self.get_parameter(group.name)
+        weights, odds, open_slots = [], [], []
+        for group, slots in zip(self.groups, self._slots):
+            logits = self._logits(group)
             relaxation = self._relaxation(group)
             try:
-                if relaxation.stochastic:
-                    probabilities = logits.softmax(dim=-1)
-                    odds.append(probabilities)
+                if relaxation.stochastic and not sample:
+                    weights.append(_likeliest(logits))
+                else:
                     weights.append(
                         relaxation(
                             logits, progress=progress, order=group.order, generator=generator
                         )
-                        if self.training
-                        else _likeliest(logits)
                     )
-                else:
-                    weights.append(relaxation(logits, progress=progress, order=group.order))
-                    odds.append(weights[-1])
             except RelaxationError as error:
                 raise self._explain(error, group, logits) from None
-        return self.flat(weights), self.flat(odds)
+            if weights[-1].shape != logits.shape:
+                raise RelaxationError(
+                    "a relaxation returns one weight for each logit",
+                    got=f"shape {tuple(weights[-1].shape)} for {tuple(logits.shape)}",
+                    at=f"{relaxation} on {group.name}",
+                )
+            odds.append(logits.softmax(dim=-1) if relaxation.stochastic else weights[-1])
+            if not (relaxation.closed_at_zero or relaxation.stochastic or group.kind == "width"):
+                open_slots += slots
+        flat = self.flat(weights)
+        same = all(a is b for a, b in zip(weights, odds))
+        return flat, flat if same else self.flat(odds), open_slots
+
+    def _logits(self, group: Group) -> Tensor:
+        # Not `get_parameter`: under `torch.func.functional_call` it is a plain tensor.
+        return getattr(self, group.name)
 
     def _relaxation(self, group: Group) -> Relaxation:
         relaxation = self.relax[group.kind]
@@ -189,22 +234,28 @@ class Architecture(nn.Module):
         bad = [
             decision.path
             for decision, row in zip(group.decisions, logits.detach())
-            if not bool(torch.isfinite(row).all())
+            # A logit of -inf only rules its option out.
+            if not bool(torch.isfinite(row.amax()))
         ]
         at = f"{', '.join(bad[:3])}{' ...' if len(bad) > 3 else ''} ({group.name})"
-        return RelaxationError(error.rule, got=error.got, at=at, fix=error.fix)
+        return RelaxationError(
+            error.rule, got=error.got, at=at if bad else group.name, fix=error.fix
+        )
 
     def row(self, path: str) -> tuple[str, int]:
         """The parameter and the row that hold the logits of a decision."""
-        for group in self.groups:
-            for index, decision in enumerate(group.decisions):
-                if decision.path == path:
-                    return group.name, index
-        raise SpaceError(
-            "a decision of the space has logits",
-            got=path,
-            fix="See graph.decisions; which inputs a cell's step keeps is derived, not learned.",
-        )
+        if path not in self._rows:
+            raise SpaceError(
+                "a decision of the space has logits",
+                got=path,
+                fix="See graph.decisions; which inputs a cell's step keeps is derived, not learned.",
+            )
+        return self._rows[path]
+
+    def logits_by_path(self) -> dict[str, list[float]]:
+        """The logits as lists, by decision."""
+        rows = {group.name: self._logits(group).detach().tolist() for group in self.groups}
+        return {path: rows[name][index] for path, (name, index) in self._rows.items()}
 
 
 def _likeliest(logits: Tensor) -> Tensor:

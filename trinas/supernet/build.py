@@ -13,7 +13,6 @@ from trinas.graph import Genotype, Graph, specialise
 from trinas.ops import Cut
 from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.network import Network
-from trinas.supernet.plan import make_steps
 from trinas.supernet.supernet import Supernet
 from trinas.supernet.widths import Slices
 
@@ -83,13 +82,10 @@ def inherit_weights(network: Network, net: Supernet, genotype: Genotype) -> None
         for path, d in net.graph.decisions.items()
         if d.kind == "width"
     }
-    slices = Slices(widths, next(net.parameters()).device)
-    for step in make_steps(net.graph):
+    slices = Slices(widths, net.architecture.device)
+    for step in net.network.plan.steps:
         if step.operation is not None and step.key in network.layers:
-            declared = net.network.declared(step.key)
-            copy_cut(
-                net.network.layers[step.key], network.layers[step.key], slices.cut(step, declared)
-            )
+            copy_cut(net.network.layers[step.key], network.layers[step.key], slices.cut(step))
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
@@ -26,7 +27,10 @@ class Mixture:
         graph: the space.
         weights: flat vector (layout of `Graph.offsets`), differentiable.
         odds: the probabilities behind the weights, differentiable; for expected costs.
-        host: the values of `weights` as Python floats: which branches are alive.
+        host: the values of `weights` as Python floats.
+        host_odds: the values of `odds` as Python floats.
+        alive: one byte for every slot, 1 where the option takes part: its branch runs and
+            its weight takes a gradient. See `from_weights`.
         widths: number of channels for each width decision; None where widths are soft,
             and the supernet then runs at full width behind masks.
         scored: width decisions whose weight multiplies what they produce, so that a
@@ -37,30 +41,57 @@ class Mixture:
     weights: Tensor
     odds: Tensor
     host: tuple[float, ...] = attrs.field(repr=False)
+    host_odds: tuple[float, ...] = attrs.field(repr=False)
+    alive: bytes = attrs.field(repr=False)
     widths: Mapping[str, int] | None = None
     scored: frozenset[str] = frozenset()
 
     @classmethod
     def from_weights(
-        cls, graph: Graph, weights: Tensor, odds: Tensor, *, widths: str = "sampled"
+        cls,
+        graph: Graph,
+        weights: Tensor,
+        odds: Tensor,
+        *,
+        widths: str = "sampled",
+        open_slots: Collection[int] = (),
     ) -> Mixture:
         """Bring the weights to the host (the one transfer of a step) and read them.
 
+        An option of weight 0 does not take part: nothing of its branch runs, and where it
+        does run (`Network.skip` is off) its weight takes no gradient. For relaxations
+        that are closed at zero nothing is lost, the gradient is zero anyway. For sampled
+        ones (straight-through Gumbel-softmax) it means that only what was drawn gets a
+        gradient, as in GDAS, Section 3.2, and AGD, Section 3.2, which run nothing else.
+
+        Args:
+            graph: the space.
+            weights: shape (graph.slots,).
+            odds: the same shape; the same tensor unless weights are a sample.
+            widths: how widths stand, see `with_widths`.
+            open_slots: slots whose weight takes a gradient even at 0; while gradients are
+                asked for, they take part at any weight.
+
         Raises:
-            RelaxationError: a weight is not a number; the message names the decision.
+            RelaxationError: another shape, or a weight that is not a finite number; the
+                message names the decision.
         """
-        host = tuple(weights.detach().tolist())
-        for path, start in graph.offsets.items():
-            for value in host[start : start + len(graph.decisions[path].options)]:
-                if value != value:
-                    raise RelaxationError(
-                        "architecture weights are numbers",
-                        got="nan",
-                        at=path,
-                        fix="Are its logits finite? A learning rate that is too high is the "
-                        "usual cause.",
-                    )
-        mixture = cls(graph, weights, odds, host)
+        for name, vector in (("weights", weights), ("odds", odds)):
+            if vector.shape != (graph.slots,):
+                raise RelaxationError(
+                    f"the {name} of a mixture are one flat vector, one number an option",
+                    got=f"shape {tuple(vector.shape)} for {graph.slots} options",
+                    fix="Lay them out as Graph.offsets says.",
+                )
+        both = [weights] if odds is weights else [weights, odds.to(weights.dtype)]
+        rows = torch.stack(both).detach().tolist()
+        for row in rows:
+            _require_finite(graph, row)
+        alive = bytearray(w != 0.0 for w in rows[0])
+        if weights.requires_grad:
+            for slot in open_slots:
+                alive[slot] = 1
+        mixture = cls(graph, weights, odds, tuple(rows[0]), tuple(rows[-1]), bytes(alive))
         return mixture.with_widths(widths)
 
     @classmethod
@@ -70,7 +101,7 @@ class Mixture:
         host = tuple(graph.one_hot(genotype))
         flat = torch.tensor(host, device=like.device, dtype=like.dtype)
         widths = {path: _picked_width(graph, host, d) for path, d in _width_decisions(graph)}
-        return cls(graph, flat, flat, host, widths)
+        return cls(graph, flat, flat, host, host, bytes(w != 0.0 for w in host), widths)
 
     def with_widths(self, widths: str, *, rng: random.Random | None = None) -> Mixture:
         """The same mixture of operations and paths at other widths.
@@ -78,7 +109,7 @@ class Mixture:
         Args:
             widths: ``sampled`` (by the weights; soft where they are not one-hot),
                 ``widest``, ``narrowest``, ``random`` (evenly) or ``soft`` (masks).
-            rng: randomness for ``random``.
+            rng: randomness for ``random``; torch's global generator where None.
 
         Raises:
             SpaceError: an unknown policy.
@@ -94,7 +125,7 @@ class Mixture:
             chosen = {path: _picked_width(self.graph, self.host, d) for path, d in decisions}
             scored = frozenset(chosen) if self.weights.requires_grad else frozenset()
             return attrs.evolve(self, widths=chosen, scored=scored)
-        source = rng or random.Random()
+        source = rng or random_from(None)
         choose = {"widest": max, "narrowest": min, "random": source.choice}[widths]
         fixed = {path: int(choose(d.options)) for path, d in decisions}  # type: ignore[operator]
         return attrs.evolve(self, widths=fixed, scored=frozenset())
@@ -120,10 +151,39 @@ class Mixture:
 
     def by_path(self) -> dict[str, list[float]]:
         """The weights as lists, by decision."""
-        return {
-            path: list(self.host[start : start + len(self.graph.decisions[path].options)])
-            for path, start in self.graph.offsets.items()
-        }
+        return _rows(self.graph, self.host)
+
+    def odds_by_path(self) -> dict[str, list[float]]:
+        """The odds as lists, by decision."""
+        return _rows(self.graph, self.host_odds)
+
+
+def random_from(generator: torch.Generator | None) -> random.Random:
+    """A source of Python randomness that repeats when `generator` does (torch's if None)."""
+    device = "cpu" if generator is None else generator.device
+    return random.Random(int(torch.randint(2**62, (), generator=generator, device=device)))
+
+
+def _rows(graph: Graph, flat: Sequence[float]) -> dict[str, list[float]]:
+    return {
+        path: list(flat[start : start + len(graph.decisions[path].options)])
+        for path, start in graph.offsets.items()
+    }
+
+
+def _require_finite(graph: Graph, flat: Sequence[float]) -> None:
+    if math.isfinite(sum(flat)):
+        return
+    for path, row in _rows(graph, flat).items():
+        for value in row:
+            if not math.isfinite(value):
+                raise RelaxationError(
+                    "architecture weights are finite numbers",
+                    got=value,
+                    at=path,
+                    fix="Are its logits finite? A loss or a learning rate that diverged is "
+                    "the usual cause.",
+                )
 
 
 def _width_decisions(graph: Graph) -> list[tuple[str, Decision]]:

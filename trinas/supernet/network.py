@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from trinas._core.errors import GraphError
+from trinas._core.errors import GraphError, ShapeError
 from trinas.graph import Graph
-from trinas.ops import Cut, Operation
+from trinas.ops import Operation
 from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Live, Plan, Step
-from trinas.supernet.widths import Masks, Slices
-
-Declared = Mapping[str, tuple[int | str, ...]]
+from trinas.supernet.widths import JointWidths, Masks, Slices
 
 
 class Layers(nn.Module):
@@ -37,6 +35,7 @@ class Layers(nn.Module):
         self.add_module(_module_name(key), module)
 
 
+@functools.cache
 def _module_name(key: str) -> str:
     # torch refuses names that shadow an attribute of a module ("type", "float", ...).
     return f"{key}_" if hasattr(nn.Module, key) else key
@@ -51,8 +50,10 @@ class Network(nn.Module):
     Attributes:
         graph: the graph.
         layers: the modules, named by the nodes of the graph.
+        plan: the order of work.
+        joint_widths: what the joint settings of the widths come to, for masks.
         skip: whether branches of weight zero are left out (default); results and
-            gradients are the same either way.
+            gradients are the same either way (see `Mixture.from_weights`).
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -60,19 +61,18 @@ class Network(nn.Module):
         self.graph = graph
         self.layers = Layers()
         self.skip = True
-        self._plan = Plan(graph)
-        self._declared: dict[str, Declared] = {}
-        for step in self._plan.steps:
-            if step.operation is None or step.key in self.layers:
-                continue
-            self.layers.put(step.key, _operation(step).build(step.x, step.y))
-            self._declared[step.key] = _declared(step)
+        self.plan = Plan(graph)
+        self.joint_widths = JointWidths()
+        for step in self.plan.steps:
+            if step.operation is not None and step.key not in self.layers:
+                self.layers.put(step.key, step.operation.build(step.x, step.y))
 
     def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor:
         """Run the network.
 
         Args:
-            x: shape (N, *graph.in_shape).
+            x: shape (N, *graph.in_shape); where only convolutions and the like meet it,
+                any height and width that the strides divide.
             mixture: how the decisions stand; needed exactly where the graph has some.
 
         Returns:
@@ -80,6 +80,7 @@ class Network(nn.Module):
 
         Raises:
             GraphError: decisions are open and there is no mixture.
+            ShapeError: `x` has other channels, or no batch dimension.
         """
         if self.graph.decisions and mixture is None:
             raise GraphError(
@@ -87,17 +88,17 @@ class Network(nn.Module):
                 got=f"{len(self.graph.decisions)} decisions",
                 fix="Use trinas.compile_supernet, or settle them with trinas.specialise.",
             )
+        self._check_input(x)
         run = _Run(self, mixture, x.device)
-        host = None if mixture is None else mixture.host
-        values: list[Tensor | None] = [None] * len(self._plan.steps)
+        values: list[Tensor | None] = [None] * len(self.plan.steps)
         result = x
-        for live in self._plan.live(host, skip=self.skip):
+        for live in self.plan.live(None if mixture is None else mixture.alive, skip=self.skip):
             if live.step.kind == "input":
                 result = x
             else:
                 try:
                     result = run.step(live, [_there(values[i]) for i in live.inputs])
-                except RuntimeError as error:
+                except Exception as error:
                     place = f", declared at {live.step.declared}" if live.step.declared else ""
                     error.add_note(f"while running node {live.step.node}{place}")
                     raise
@@ -106,9 +107,15 @@ class Network(nn.Module):
                 values[position] = None
         return result
 
-    def declared(self, key: str) -> Declared:
-        """The declared weights of a module, by its path."""
-        return self._declared[key]
+    def _check_input(self, x: Tensor) -> None:
+        expected = self.graph.in_shape.numbers()
+        if x.dim() != 1 + len(expected) or x.shape[1] != expected[0]:
+            raise ShapeError(
+                "an input has a batch dimension and the channels the graph was lowered for",
+                got=f"shape {tuple(x.shape)}",
+                at=f"a network for (N, {', '.join(map(str, expected))})",
+                fix="Lower the space for the inputs it gets.",
+            )
 
     def extra_repr(self) -> str:
         """The shapes that go in and out."""
@@ -120,22 +127,11 @@ def _there(value: Tensor | None) -> Tensor:
     return value
 
 
-def _declared(step: Step) -> Declared:
-    operation = _operation(step)
-    return dict(operation.weights(step.x, step.y)) if step.searched else {}
-
-
-def _operation(step: Step) -> Operation:
-    assert step.operation is not None
-    return step.operation
-
-
 class _Run:
     """One forward pass."""
 
     def __init__(self, network: Network, mixture: Mixture | None, device: torch.device) -> None:
         self._layers = network.layers
-        self._network = network
         self._mixture = mixture
         self._cuts: Slices | Masks | None = None
         self._masks: Masks | None = None
@@ -144,7 +140,7 @@ class _Run:
             return
         self._weights = mixture.weights.unbind(0)
         if mixture.widths is None:
-            self._cuts = self._masks = Masks(network.graph, mixture)
+            self._cuts = self._masks = Masks(network.graph, mixture, network.joint_widths)
         else:
             widths: dict[Symbol, Value] = {
                 Var(path, _numbers(network.graph, path)): count
@@ -163,21 +159,28 @@ class _Run:
             return torch.cat(inputs, dim=1)
         if kind == "product":
             return functools.reduce(operator.mul, inputs)
+        if kind == "keep" and self._mixture is not None:
+            return _sum(inputs, tuple(self._mixture.host[slot] for slot in live.slots))
         return _sum(inputs, live.coefs)
 
     def _op(self, step: Step, x: Tensor) -> Tensor:
-        module = self._layers[step.key]
-        operation = _operation(step)
-        if not step.searched or self._cuts is None:
+        module, operation = self._layers[step.key], step.operation
+        if operation is None or not step.searched or self._cuts is None:
             return module(x)
-        y = operation.run(module, x, self._cuts.cut(step, self._network.declared(step.key)))
-        if self._masks is not None and (step.makes or not operation.keeps_zero):
-            mask = self._masks.channels(step.y)
-            # Only what sets its own width is weighted by it; the rest is kept clean of
-            # what a bias or a sigmoid puts into channels that are not there.
-            mask = mask if step.makes else (mask != 0).to(mask)
-            return y * _over_channels(mask, y)
-        return self._scored(step, y)
+        y = operation.run(module, x, self._cuts.cut(step))
+        if self._masks is not None:
+            return self._masked(step, operation, self._masks, y)
+        return self._scored(step, y) if step.makes else y
+
+    @staticmethod
+    def _masked(step: Step, operation: Operation, masks: Masks, y: Tensor) -> Tensor:
+        if not step.makes and operation.keeps_zero:
+            return y
+        mask = masks.channels(step)
+        # Only what sets its own width is weighted by it; the rest is kept clean of what
+        # a bias or a sigmoid puts into channels that are not there.
+        mask = mask if step.makes else (mask != 0).to(mask)
+        return y * mask.to(y.dtype).reshape(-1, *[1] * (y.dim() - 2))
 
     def _scored(self, step: Step, y: Tensor) -> Tensor:
         """Multiply by the (unit) weight of the widths in force, for its gradient alone."""
@@ -200,6 +203,9 @@ class _Run:
         total: Tensor | None = None
         for x, slot in zip(inputs, live.slots):
             weight = self._weights[slot].to(x.dtype)
+            if not mixture.alive[slot]:
+                # Here because nothing is skipped; its gradient is that of what is.
+                weight = weight.detach()
             total = x * weight if total is None else torch.addcmul(total, x, weight)
         return _there(total)
 
@@ -208,16 +214,9 @@ def _numbers(graph: Graph, path: str) -> tuple[int, ...]:
     return tuple(int(option) for option in graph.decisions[path].options)
 
 
-def _over_channels(mask: Tensor, y: Tensor) -> Tensor:
-    return mask.to(y.dtype).reshape(-1, *[1] * (y.dim() - 2))
-
-
 def _sum(inputs: list[Tensor], coefs: tuple[float, ...]) -> Tensor:
     factors = coefs or (1.0,) * len(inputs)
     total = inputs[0] if factors[0] == 1.0 else inputs[0] * factors[0]
     for x, factor in zip(inputs[1:], factors[1:]):
         total = torch.add(total, x, alpha=factor)
     return total
-
-
-__all__ = ["Cut", "Layers", "Network"]

@@ -9,14 +9,15 @@ below which all weights are zero, cost nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import attrs
 
-from trinas.graph import Graph
+from trinas._core.errors import GraphError, RelaxationError
+from trinas.graph import Graph, Vertex
 from trinas.ops import Operation
 from trinas.space.shape import Shape
-from trinas.space.values import Var
+from trinas.space.values import Value, Var
 
 
 @attrs.frozen(eq=False)
@@ -26,13 +27,17 @@ class Step:
     Attributes:
         node: name of the node.
         kind: its kind in the graph contract.
+        decision: path of the decision of a ``mix`` or ``keep``.
         inputs: positions of the steps that feed it.
         slots: for a ``mix`` or ``keep`` the place of each input's weight in the flat vector.
         coefs: factors of a ``sum``, empty where all are one.
         key: name of the module of an ``op``.
         operation: the operation of an ``op``.
+        weights: what the operation declares about its weights, where widths are searched.
         x: shape of the first input.
         y: shape of the result.
+        x_pieces: number of the channel pieces of `x`: equal pieces have equal numbers.
+        y_pieces: the same for `y`.
         searched: widths decide what is computed here.
         makes: widths that the operation sets its channels by.
         declared: the line of the space the node comes from.
@@ -40,13 +45,17 @@ class Step:
 
     node: str
     kind: str
+    decision: str | None
     inputs: tuple[int, ...]
     slots: tuple[int, ...]
     coefs: tuple[float, ...]
     key: str
     operation: Operation | None
+    weights: Mapping[str, tuple[int | str, ...]]
     x: Shape
     y: Shape
+    x_pieces: int
+    y_pieces: int
     searched: bool
     makes: tuple[str, ...]
     declared: str | None
@@ -65,8 +74,13 @@ class Live:
 
 
 def make_steps(graph: Graph) -> tuple[Step, ...]:
-    """The steps of a graph, producers first."""
+    """The steps of a graph, producers first.
+
+    Raises:
+        GraphError: an operation that torch knows nothing of.
+    """
     positions = {node: i for i, node in enumerate(graph)}
+    numbers: dict[tuple[Value, ...], int] = {}
     steps = []
     for node in graph:
         vertex = graph.vertex(node)
@@ -76,30 +90,51 @@ def make_steps(graph: Graph) -> tuple[Step, ...]:
             decision = graph.decisions[vertex["decision"]]
             start = graph.offsets[decision.path]
             slots = tuple(start + decision.index(s.option) for s in sources if s.option is not None)
-        operation = vertex["op"]
-        if operation is not None and not isinstance(operation, Operation):
-            raise TypeError(f"{operation} at {node} cannot be built: it is no trinas.Operation")
         x = graph.vertex(sources[0].node)["shape"] if sources else vertex["shape"]
         y = vertex["shape"]
+        searched = bool(x.symbols or y.symbols)
+        operation = _operation(node, vertex)
+        weights = dict(operation.weights(x, y)) if operation is not None and searched else {}
         steps.append(
             Step(
                 node=node,
                 kind=vertex["kind"],
+                decision=vertex["decision"],
                 inputs=tuple(positions[s.node] for s in sources),
                 slots=slots,
                 coefs=vertex["coefs"],
                 key=vertex["weights"] or "",
                 operation=operation,
+                weights=weights,
                 x=x,
                 y=y,
-                searched=bool(x.symbols or y.symbols),
-                makes=tuple(
-                    s.path for s in (operation.symbols if operation else ()) if isinstance(s, Var)
-                ),
+                x_pieces=numbers.setdefault(x.segments, len(numbers)),
+                y_pieces=numbers.setdefault(y.segments, len(numbers)),
+                searched=searched,
+                makes=_makes(operation, bool(weights) or x.segments != y.segments),
                 declared=vertex["declared"],
             )
         )
     return tuple(steps)
+
+
+def _operation(node: str, vertex: Vertex) -> Operation | None:
+    operation = vertex["op"]
+    if operation is not None and not isinstance(operation, Operation):
+        raise GraphError(
+            "a network is built of operations that torch knows",
+            got=str(operation),
+            at=node,
+            fix="Derive the operation from trinas.Operation.",
+        )
+    return operation
+
+
+def _makes(operation: Operation | None, sets_channels: bool) -> tuple[str, ...]:
+    """Widths an operation sets its channels by; a skip that changes nothing sets none."""
+    if operation is None or not sets_channels:
+        return ()
+    return tuple(s.path for s in operation.symbols if isinstance(s, Var))
 
 
 class Plan:
@@ -114,26 +149,35 @@ class Plan:
         self.steps = make_steps(graph)
         self._output = list(graph).index(graph.output)
         self._remembered = remembered
+        # Only what picks among branches matters, so other widths are no other plan.
+        self._picking = sorted({slot for step in self.steps for slot in step.slots})
+        self._full = self._narrow(None)
         self._plans: OrderedDict[bytes, tuple[Live, ...]] = OrderedDict()
 
-    def live(self, weights: Sequence[float] | None, *, skip: bool = True) -> tuple[Live, ...]:
-        """The steps that run for these weights (host values of the flat vector).
+    def live(self, alive: bytes | None, *, skip: bool = True) -> tuple[Live, ...]:
+        """The steps that run.
 
         Args:
-            weights: None for a network without decisions.
-            skip: leave out what weighs zero; without it everything runs.
+            alive: which options take part (`Mixture.alive`); None for a network without
+                decisions.
+            skip: leave out what takes no part; without it everything runs.
+
+        Raises:
+            RelaxationError: no option of a decision takes part.
         """
-        alive = bytes(w != 0.0 for w in weights) if weights is not None and skip else b""
-        if alive in self._plans:
-            self._plans.move_to_end(alive)
-            return self._plans[alive]
+        if alive is None or not skip:
+            return self._full
+        key = bytes([alive[slot] for slot in self._picking])
+        if key in self._plans:
+            self._plans.move_to_end(key)
+            return self._plans[key]
         plan = self._narrow(alive)
-        self._plans[alive] = plan
+        self._plans[key] = plan
         if len(self._plans) > self._remembered:
             self._plans.popitem(last=False)
         return plan
 
-    def _narrow(self, alive: bytes) -> tuple[Live, ...]:
+    def _narrow(self, alive: bytes | None) -> tuple[Live, ...]:
         needed = {self._output}
         found: list[tuple[int, Step, list[int]]] = []
         last_use: dict[int, int] = {}
@@ -144,8 +188,15 @@ class Plan:
             kept = [
                 i
                 for i in range(len(step.inputs))
-                if not step.slots or not alive or alive[step.slots[i]]
+                if not step.slots or alive is None or alive[step.slots[i]]
             ]
+            if step.slots and not kept:
+                raise RelaxationError(
+                    "one option of a decision at least has a weight other than 0",
+                    got="0 throughout",
+                    at=step.decision,
+                    fix="Does the relaxation always leave one?",
+                )
             found.append((position, step, kept))
             for i in kept:
                 needed.add(step.inputs[i])

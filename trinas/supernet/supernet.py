@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -14,7 +13,8 @@ from trinas._core.errors import CheckpointError, GenotypeError, SpaceError
 from trinas.graph import Genotype, Graph, settle
 from trinas.space.decision import Decision, Picked
 from trinas.supernet.architecture import Architecture, RelaxSpec
-from trinas.supernet.mixture import Mixture, Widths
+from trinas.supernet.inputs import KeptInputs
+from trinas.supernet.mixture import Mixture, Widths, random_from
 from trinas.supernet.network import Network
 
 
@@ -37,6 +37,7 @@ class Supernet(nn.Module):
         super().__init__()
         self.network = network
         self.architecture = architecture
+        self._kept_inputs = KeptInputs(network.graph)
         self._progress = 0.0
 
     @property
@@ -71,25 +72,27 @@ class Supernet(nn.Module):
             x: shape (N, *graph.in_shape).
             at: a genotype runs that network with the supernet's weights; a `Mixture`
                 runs it as it stands; None takes a fresh mixture.
-            widths: for a fresh mixture, which widths to run (see `mixture`).
-            generator: randomness of stochastic relaxations.
+            widths: which widths to run (see `mixture`); left as they stand in `at` if None.
+            generator: randomness of a fresh mixture.
 
         Returns:
             Tensor of shape (N, *graph.out_shape).
 
         Raises:
-            GenotypeError: the genotype belongs to another space.
+            GenotypeError: the genotype (or mixture) belongs to another space.
         """
         if at is None:
-            at = self.mixture(widths=widths, generator=generator)
-        elif isinstance(at, Genotype):
-            if at.graph is not self.graph and at.graph != self.graph:
-                raise GenotypeError(
-                    "a genotype runs in the supernet of its own space",
-                    got=repr(at)[:80],
-                    fix="Validate it with Genotype.of(net.graph, ...).",
-                )
-            at = Mixture.of(at, next(self.parameters()))
+            return self.network(x, self.mixture(widths=widths, generator=generator))
+        if at.graph is not self.graph and at.graph != self.graph:
+            raise GenotypeError(
+                "a genotype runs in the supernet of its own space",
+                got=repr(at)[:80],
+                fix="Validate it with Genotype.of(net.graph, ...).",
+            )
+        if isinstance(at, Genotype):
+            at = Mixture.of(at, torch.empty(0, device=self.architecture.device))
+        if widths is not None:
+            at = at.with_widths(widths)
         return self.network(x, at)
 
     def mixture(
@@ -106,50 +109,53 @@ class Supernet(nn.Module):
                 ``narrowest``, ``random``: the same for all passes of the sandwich rule;
                 ``soft``: all widths at once behind masks.
             generator: randomness of stochastic relaxations, apart from the data's.
-            rng: randomness of ``random`` widths.
+            rng: randomness of ``random`` widths; drawn from `generator` where None.
 
         Raises:
             RelaxationError: logits that are not finite; the message names the decision.
         """
-        weights, odds = self.architecture.relaxed(self._progress, generator)
-        mixture = Mixture.from_weights(self.graph, weights, odds)
+        mixture = self._relaxed(generator, sample=self.architecture.training)
         if widths is not None and widths != "sampled":
+            if widths == "random" and rng is None:
+                rng = random_from(generator)
             mixture = mixture.with_widths(widths, rng=rng)
-        return self._with_kept_inputs(mixture)
-
-    def _with_kept_inputs(self, mixture: Mixture) -> Mixture:
-        """In the odds, a cell's step keeps the inputs that would be derived now."""
-        decisions = [d for d in self.graph.decisions.values() if d.kind == "inputs"]
-        if not decisions:
+        kept = self._kept_inputs.mask(mixture.odds_by_path())
+        if kept is None:
             return mixture
-        strengths = mixture.by_path()
-        kept = torch.ones_like(mixture.odds)
-        for decision in decisions:
-            picked = self._strongest_inputs(decision, strengths)
-            for option in decision.options:
-                if option not in picked:
-                    kept[self.graph.offsets[decision.path] + decision.index(option)] = 0.0
-        return attrs.evolve(mixture, odds=mixture.odds * kept)
+        # In the odds, a cell's step keeps the inputs that would be derived now.
+        return attrs.evolve(mixture, odds=mixture.odds * mixture.odds.new_tensor(kept))
 
+    def _relaxed(self, generator: torch.Generator | None, *, sample: bool) -> Mixture:
+        weights, odds, open_slots = self.architecture.relaxed(
+            self._progress, generator, sample=sample
+        )
+        return Mixture.from_weights(self.graph, weights, odds, open_slots=open_slots)
+
+    @torch.no_grad()
     def weights(self) -> dict[str, list[float]]:
-        """The present weight of every option, by decision, without noise."""
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self.mixture().by_path()
-        finally:
-            self.train(was_training)
+        """The present weight of every option, by decision, without noise.
+
+        Where the relaxation is stochastic, the likeliest option has all the weight.
+        """
+        return self._relaxed(None, sample=False).by_path()
+
+    @torch.no_grad()
+    def odds(self) -> dict[str, list[float]]:
+        """The probability of every option, by decision.
+
+        These are the `weights`, but where the relaxation is stochastic those of the draw.
+        """
+        return self._relaxed(None, sample=False).odds_by_path()
 
     def derive(self) -> Genotype:
         """The genotype of the largest weights; see `derive`."""
-        weights = self.weights()
-        logits = {d.path: self.logits(d.path).tolist() for d in self._learned()}
+        odds = self.odds()
+        logits = self.architecture.logits_by_path()
 
         def pick(decision: Decision) -> Picked:
             if decision.kind == "inputs":
-                return self._strongest_inputs(decision, weights)
-            ranked = zip(weights[decision.path], logits[decision.path], decision.options)
+                return self._kept_inputs.strongest(decision.path, odds)
+            ranked = zip(odds[decision.path], logits[decision.path], decision.options)
             # Equal weights (a tie at the top) fall to the larger logit, then to the first.
             best = max(
                 (entry for entry in ranked if entry[2] in decision.derivable),
@@ -159,27 +165,6 @@ class Supernet(nn.Module):
 
         return Genotype.of(self.graph, settle(self.graph, pick))
 
-    def _learned(self) -> Iterator[Decision]:
-        return (d for d in self.graph.decisions.values() if d.kind != "inputs")
-
-    def _strongest_inputs(
-        self, decision: Decision, weights: dict[str, list[float]]
-    ) -> tuple[int, ...]:
-        """The inputs whose best derivable operation weighs most (DARTS, Section 2.4)."""
-        node = next(n for n in self.graph if self.graph.vertex(n)["decision"] == decision.path)
-        strengths = []
-        for source in self.graph.sources(node):
-            inner = self.graph.vertex(source.node)["decision"]
-            strength = 1.0
-            if inner is not None and self.graph.decisions[inner].kind == "operation":
-                edge = self.graph.decisions[inner]
-                strength = max(
-                    w for w, o in zip(weights[inner], edge.options) if o in edge.derivable
-                )
-            strengths.append((-strength, source.option))
-        ranked = sorted(strengths, key=lambda pair: pair[0])
-        return tuple(sorted(int(o) for _, o in ranked[: decision.keep] if o is not None))
-
     def logits(self, path: str) -> Tensor:
         """The logits of one decision, a view into the stacked parameter, (K,).
 
@@ -187,7 +172,7 @@ class Supernet(nn.Module):
             SpaceError: no such decision.
         """
         name, row = self.architecture.row(path)
-        return self.architecture.get_parameter(name)[row]
+        return getattr(self.architecture, name)[row]
 
     def arch_parameters(self) -> dict[str, nn.Parameter]:
         """The architecture parameters by name, in an order that never changes."""
@@ -205,8 +190,14 @@ class Supernet(nn.Module):
         """Restore progress; refuse the state of another space.
 
         Raises:
-            CheckpointError: the state was saved for a different graph.
+            CheckpointError: the state was saved for a different graph, or is none.
         """
+        if not isinstance(state, dict) or not {"progress", "space"} <= set(state):
+            raise CheckpointError(
+                "the state of a supernet says its progress and its space",
+                got=repr(state)[:80],
+                fix="Load what Supernet.state_dict gave.",
+            )
         if state["space"] != self.graph.digest:
             raise CheckpointError(
                 "a state dict is loaded into the supernet of its own space",

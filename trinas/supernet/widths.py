@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from trinas._core.errors import SpaceError
 from trinas.graph import Graph
 from trinas.ops import Cut
 from trinas.space.shape import Shape
-from trinas.space.values import Symbol, Value, Var, assignments, largest, substitute, symbols
+from trinas.space.values import (
+    Symbol,
+    Value,
+    Var,
+    assignments,
+    joint_size,
+    largest,
+    substitute,
+    symbols,
+)
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Step
 
+_JOINT_LIMIT = 2**18
 
-@lru_cache(maxsize=4096)
-def _index(pieces: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Positions of the channels in use; `pieces` holds (full, used) per segment."""
-    parts, start = [], 0
-    for full, used in pieces:
-        parts.append(torch.arange(start, start + used, device=device))
-        start += full
-    return torch.cat(parts)
+
+def joint_variables(values: tuple[Value, ...], at: str | None = None) -> tuple[Var, ...]:
+    """The widths that decide `values` together.
+
+    Raises:
+        SpaceError: they have too many joint settings to go through one by one.
+    """
+    found = tuple(dict.fromkeys(s for v in values for s in symbols(v)))
+    if joint_size(found) > _JOINT_LIMIT:
+        raise SpaceError(
+            f"the widths that meet in one place have at most {_JOINT_LIMIT} joint settings",
+            got=f"{joint_size(found)} of {len(found)} widths",
+            at=at,
+            fix="Give them fewer candidates, or put a convolution of one width between.",
+        )
+    return tuple(s for s in found if isinstance(s, Var))
 
 
 class Slices:
@@ -32,58 +51,95 @@ class Slices:
     def __init__(self, widths: Mapping[Symbol, Value], device: torch.device) -> None:
         self._widths = widths
         self._device = device
-        self._known: dict[tuple[Value, ...], tuple[int, int | Tensor | None]] = {}
+        self._known: dict[int, tuple[int, int | Tensor | None]] = {}
 
-    def cut(self, step: Step, declared: Mapping[str, tuple[int | str, ...]]) -> Cut:
+    def cut(self, step: Step) -> Cut:
         """The cut of one step."""
-        x_count, ins = self._selection(step.x)
-        y_count, outs = self._selection(step.y)
-        return Cut(ins, outs, x_count == y_count, declared)
+        x_count, ins = self._known.get(step.x_pieces) or self._select(step.x_pieces, step.x)
+        y_count, outs = self._known.get(step.y_pieces) or self._select(step.y_pieces, step.y)
+        return Cut(ins, outs, x_count == y_count, step.weights)
 
-    def _selection(self, shape: Shape) -> tuple[int, int | Tensor | None]:
-        if shape.segments not in self._known:
-            pieces = []
-            for segment in shape.segments:
-                used = substitute(segment, self._widths)
-                if not isinstance(used, int):
-                    raise TypeError(f"no width in force for {used}")
-                pieces.append((largest(segment), used))
-            total = sum(used for _, used in pieces)
-            # Pieces that are all full but the last leave one run from the start.
-            run = all(full == used for full, used in pieces[:-1])
-            chosen: int | Tensor | None = total if run else _index(tuple(pieces), self._device)
-            if all(full == used for full, used in pieces):
-                chosen = None
-            self._known[shape.segments] = (total, chosen)
-        return self._known[shape.segments]
+    def _select(self, number: int, shape: Shape) -> tuple[int, int | Tensor | None]:
+        pieces = []
+        for segment in shape.segments:
+            used = substitute(segment, self._widths)
+            if not isinstance(used, int):
+                raise TypeError(f"no width in force for {used}")
+            pieces.append((largest(segment), used))
+        total = sum(used for _, used in pieces)
+        chosen: int | Tensor | None = total
+        if all(full == used for full, used in pieces):
+            chosen = None
+        elif any(full != used for full, used in pieces[:-1]):
+            chosen = self._index(pieces)
+        # else all but the last piece are full, which leaves one run from the start.
+        self._known[number] = (total, chosen)
+        return total, chosen
+
+    def _index(self, pieces: list[tuple[int, int]]) -> Tensor:
+        """Positions of the channels in use; `pieces` holds (full, used) in order."""
+        parts, start = [], 0
+        for full, used in pieces:
+            parts.append(torch.arange(start, start + used, device=self._device))
+            start += full
+        return torch.cat(parts)
+
+
+Counted: TypeAlias = tuple[tuple[Var, ...], list[int]]
+
+
+class JointWidths:
+    """What the joint settings of widths come to: plain numbers, worked out once a network."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Value, Counted] = {}
+        self._equal: dict[tuple[int, int], Counted] = {}
+
+    def counts(self, segment: Value) -> Counted:
+        """The widths behind a piece, and its channels at each of their joint settings."""
+        if segment not in self._counts:
+            variables = joint_variables((segment,), at=str(segment))
+            values = [substitute(segment, a) for a in assignments(variables)]
+            self._counts[segment] = variables, [int(v) for v in values if isinstance(v, int)]
+        return self._counts[segment]
+
+    def equal(self, step: Step) -> Counted:
+        """The widths around a step, and whether both sides agree at each joint setting."""
+        key = (step.x_pieces, step.y_pieces)
+        if key not in self._equal:
+            x, y = step.x.channels, step.y.channels
+            variables = joint_variables((x, y), at=step.node)
+            agree = [int(substitute(x, a) == substitute(y, a)) for a in assignments(variables)]
+            self._equal[key] = variables, agree
+        return self._equal[key]
 
 
 class Masks:
     """Masks for one pass at full width, soft or hard as the weights are."""
 
-    def __init__(self, graph: Graph, mixture: Mixture) -> None:
+    def __init__(self, graph: Graph, mixture: Mixture, joint: JointWidths) -> None:
         self._graph = graph
         self._weights = mixture.weights
-        self._known: dict[tuple[Value, ...], Tensor] = {}
-        self._same: dict[tuple[Value, Value], bool | Tensor] = {}
+        self._numbers = joint
+        self._masks: dict[int, Tensor] = {}
+        self._same: dict[tuple[int, int], bool | Tensor] = {}
 
-    def cut(self, step: Step, declared: Mapping[str, tuple[int | str, ...]]) -> Cut:
+    def cut(self, step: Step) -> Cut:
         """Nothing is cut; only the odds of equal widths matter."""
-        return Cut(None, None, self._odds_of_equal(step.x.channels, step.y.channels), declared)
+        return Cut(None, None, self._odds_of_equal(step), step.weights)
 
-    def channels(self, shape: Shape) -> Tensor:
-        """The weight of every channel of a full-width tensor, (C,)."""
-        if shape.segments not in self._known:
-            parts = [self._segment(segment) for segment in shape.segments]
-            self._known[shape.segments] = torch.cat(parts)
-        return self._known[shape.segments]
+    def channels(self, step: Step) -> Tensor:
+        """The weight of every channel of the full-width result, (C,)."""
+        if step.y_pieces not in self._masks:
+            parts = [self._segment(segment) for segment in step.y.segments]
+            self._masks[step.y_pieces] = torch.cat(parts)
+        return self._masks[step.y_pieces]
 
     def _segment(self, segment: Value) -> Tensor:
-        full = largest(segment)
-        variables = tuple(s for s in symbols(segment) if isinstance(s, Var))
+        variables, counts = self._numbers.counts(segment)
         joint = self._joint(variables)
-        counts = [substitute(segment, a) for a in assignments(variables)]
-        kept = torch.arange(full)[None, :] < torch.tensor(counts)[:, None]
+        channels = torch.arange(largest(segment), device=joint.device)
+        kept = channels[None, :] < torch.tensor(counts, device=joint.device)[:, None]
         return joint @ kept.to(joint)
 
     def _joint(self, variables: tuple[Var, ...]) -> Tensor:
@@ -95,15 +151,13 @@ class Masks:
             joint = (joint[:, None] * own[None, :]).flatten()
         return joint
 
-    def _odds_of_equal(self, left: Value, right: Value) -> bool | Tensor:
-        if (left, right) not in self._same:
-            variables = tuple(
-                s for s in dict.fromkeys(symbols(left) + symbols(right)) if isinstance(s, Var)
-            )
-            equal = [substitute(left, a) == substitute(right, a) for a in assignments(variables)]
-            if all(equal) or not any(equal):
-                self._same[left, right] = equal[0]
+    def _odds_of_equal(self, step: Step) -> bool | Tensor:
+        key = (step.x_pieces, step.y_pieces)
+        if key not in self._same:
+            variables, agree = self._numbers.equal(step)
+            if all(agree) or not any(agree):
+                self._same[key] = bool(agree[0])
             else:
                 joint = self._joint(variables)
-                self._same[left, right] = (joint * torch.tensor(equal).to(joint)).sum()
-        return self._same[left, right]
+                self._same[key] = (joint * torch.tensor(agree).to(joint)).sum()
+        return self._same[key]

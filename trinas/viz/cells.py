@@ -11,6 +11,8 @@ from trinas.viz.outline import CellPlan
 from trinas.viz.scene import Arrow, Box, Group, Row
 from trinas.viz.view import View, live_nodes, spell_options
 
+_MOST_ROWS = 5
+
 
 def cell_group(view: View, plan: CellPlan) -> tuple[Group, list[Arrow]]:
     """The group of one cell, and its arrows."""
@@ -98,8 +100,17 @@ class _CellDrawing:
     def _table(self, i: int, j: int, decision: Decision) -> Box:
         """The options of one edge, with their weights."""
         place = f"{self.plan.path}/edge[{i},{j}]"
-        rows = tuple(self._row(place, decision, option) for option in decision.options)
+        rows = self._strongest([self._row(place, decision, o) for o in decision.options])
         return Box(self._id(f"{i},{j}"), rows=rows, kind="skip", path=place)
+
+    def _strongest(self, rows: list[Row]) -> tuple[Row, ...]:
+        """All rows, or where they are many those of the largest weights."""
+        ranked = sorted(rows, key=lambda row: row.weight or 0.0, reverse=True)
+        if self.view.weights is None or len(rows) <= _MOST_ROWS:
+            return tuple(rows)
+        shown, rest = ranked[: _MOST_ROWS - 1], ranked[_MOST_ROWS - 1 :]
+        weight = sum(row.weight or 0.0 for row in rest)
+        return (*(row for row in rows if row in shown), Row(f"{len(rest)} more", "skip", weight))
 
     def _row(self, place: str, decision: Decision, option: Option) -> Row:
         weight = self.view.weight(decision, option)

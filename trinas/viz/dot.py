@@ -78,6 +78,9 @@ def _head(scene: Scene) -> Iterator[str]:
         "color": SOFT, "arrowsize": "0.6", "fontname": FONT, "fontsize": str(_LABEL),
         "fontcolor": INK,
     }  # fmt: skip
+    if scene.direction == "LR":
+        # Beside the arrow, not across it.
+        edge |= {"labelangle": "50", "labeldistance": "1.5"}
     yield f"  edge{_attributes(edge)};"
 
 
@@ -116,9 +119,8 @@ def _lanes(scene: Scene) -> Iterator[str]:
 
 def _turn(turn: Arrow, corner: str, scene: Scene, *, to_point: bool) -> Iterator[str]:
     leave, enter = {"TB": ("e", "w"), "LR": ("s", "n")}[scene.direction]
-    back = {"arrowhead": "none", "headport": leave}
-    if turn.from_group:
-        back = {"arrowhead": "none", "lhead": "cluster " + turn.from_group}
+    end = {"lhead": "cluster " + turn.from_group} if turn.from_group else {"headport": leave}
+    back = {**_stroke(turn), "dir": "none", **end}
     yield f"  {quote(corner)} -> {quote(turn.tail)}{_attributes(back)};"
     port = {} if to_point or turn.to_group else {"headport": enter}
     rest = attrs.evolve(turn, tail=corner, from_group=None)

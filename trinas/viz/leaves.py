@@ -80,6 +80,7 @@ def _absorb(sheet: Sheet, node: str) -> bool:
         or not _is_unnamed(sheet, node)
         or box is None
         or box.look != "box"
+        or box.id in sheet.keys
         or graph.nx.out_degree(producer) != 1
         or producer.rpartition("/")[0] != node.rpartition("/")[0]
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from trinas.viz import style
@@ -11,7 +13,7 @@ from trinas.viz.scene import Box, Row
 from trinas.viz.sheet import Draft, Item, Sheet, merge_runs
 
 _LARGEST_BLOCK = 12
-_MOST_ROWS = 8
+_MOST_ROWS, _MOST_TABLES = 8, 20
 
 
 def fill(sheet: Sheet, region: Region) -> list[Item]:
@@ -35,6 +37,9 @@ def _visit(sheet: Sheet, region: Region) -> list[Item]:
     plan = None if full is None else find_cell(facts, full)
     if plan is not None:
         return [_reference(sheet, region, plan.key)]
+    if len(region.children) == 1 and region.node is None and region.path not in facts.shared:
+        # A choice whose option is settled: the option says more than the choice.
+        return _visit(sheet, region.children[0])
     if sheet.view.is_open and facts.is_tree(region.node):
         return [_tree(sheet, region)]
     if _is_block(sheet, region):
@@ -109,10 +114,19 @@ def _tree(sheet: Sheet, region: Region) -> Draft:
         sheet.flow[box.id] = _flow(sheet, node, child.label)
         items.append(box.id)
     items += leaf(sheet, node)
+    _thin_out(sheet, [item for item in items if isinstance(item, str)])
     blocks, exits = len(region.children), len(decision.options)
     which = "any of them" if exits == blocks else f"{exits} of them"
-    note = f"tree of {blocks} blocks, {which} can be the last"
-    return Draft(region.path, items, (note,), "choice")
+    notes = (f"tree of {blocks} blocks,", f"{which} can be the last")
+    return Draft(region.path, items, notes, "choice")
+
+
+def _thin_out(sheet: Sheet, blocks: Sequence[str]) -> None:
+    """Leave the rows of blocks out where there are too many to be read on a page."""
+    full = [block for block in blocks if sheet.boxes[block].rows]
+    if len(full) > _MOST_TABLES:
+        for block in full:
+            sheet.boxes[block] = attrs.evolve(sheet.boxes[block], rows=())
 
 
 def _flow(sheet: Sheet, node: str, label: str) -> float | None:

@@ -88,6 +88,7 @@ class _SpaceDrawing:
         previous: Node | None = None
         for node in _flatten(nodes):
             if members and self._absorb(members, node):
+                previous = None
                 continue
             if _same_share(previous, node):
                 times[-1] += 1
@@ -118,6 +119,7 @@ class _SpaceDrawing:
             or node.name is not None
             or type(node.operation).registered not in style.FOLLOWERS
             or not isinstance(last, Box)
+            or last.kind == "block"
             or last.look != "box"
         ):
             return False
@@ -200,7 +202,8 @@ class _SpaceDrawing:
         counts = Counter(_form(edge) for _, edge in node.edges)
         first = {_form(edge): edge for _, edge in reversed(node.edges)}
         members = [_times(self._visit(first[f], "edge"), str(n)) for f, n in counts.items()]
-        notes = [f"{len(node.inputs)} in, {node.steps} nodes, {node.merge}"]
+        result = {"concat": "concatenated", "sum": "added up", "last": "the last leaves"}
+        notes = [f"inputs: {len(node.inputs)}, nodes: {node.steps}, {result[node.merge]}"]
         if node.keep is not None:
             notes.append(f"every node keeps {node.keep} edges")
         return self._alternatives(label, members, notes, node, frame="part")
