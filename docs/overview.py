@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
             "derived network": tn.draw(genotype).render(Path(scratch) / "arch.png"),
         }
         columns = [(text, _fit(Image.open(path))) for text, path in pictures.items()]
-        columns.append(("x4, a photograph it never saw", _detail(folder / "astronaut.png")))
+        columns.append(("x4, a photograph it never saw", _detail(folder / "comparison.png")))
         _row(columns).save("docs/assets/overview.png", optimize=True)
 
 

@@ -57,7 +57,9 @@ def small_spaces(most: int = 200, **settings: Any) -> st.SearchStrategy[tn.Node]
 def widths() -> st.SearchStrategy[Any]:
     """A width of one to three candidates, all divisible by 2."""
     candidates = st.lists(st.sampled_from([2, 4, 6]), min_size=1, max_size=3, unique=True)
-    return st.builds(lambda values, name: tn.width(values=values, name=name), candidates, _WIDTH_NAMES)
+    return st.builds(
+        lambda values, name: tn.width(values=values, name=name), candidates, _WIDTH_NAMES
+    )
 
 
 class _Maker:
@@ -144,9 +146,7 @@ class _Maker:
         hidden = self._draw(st.booleans())
         if hidden:
             options["none"] = tn.zero()
-        return tn.choice(
-            options, name=self._draw(_NAMES), search_only=("none",) if hidden else ()
-        )
+        return tn.choice(options, name=self._draw(_NAMES), search_only=("none",) if hidden else ())
 
     def _residual(self, depth: int, channels: Value, size: int) -> tn.Node:
         skip = self.part(0, channels, size) if self._draw(st.booleans()) else None

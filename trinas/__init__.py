@@ -2,7 +2,7 @@
 
 A space is written in words (`seq`, `choice`, `width`, `tree`, ...), lowered to a networkx
 graph (`lower`), compiled into a differentiable supernet (`compile_supernet`), searched
-(`search`), and derived to a genotype (`derive`) that builds a plain network (`build`).
+(`Search`), and derived to a genotype (`derive`) that builds a plain network (`build`).
 """
 
 from trinas import cost as cost

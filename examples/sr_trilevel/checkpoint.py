@@ -149,15 +149,17 @@ def restoring(folder: Path) -> Iterator[None]:
     Raises:
         CheckpointError: in place of what a module or an optimiser makes of such state.
     """
+    path = folder / CHECKPOINT
     try:
         yield
-    except errors.TrinasError:
-        raise
+    except errors.CheckpointError as error:
+        at = path if error.at is None else f"{error.at}, {path}"
+        raise errors.CheckpointError(error.rule, got=error.got, at=at, fix=error.fix) from None
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise errors.CheckpointError(
             "a checkpoint fits the program that reads it",
             got=_line(error),
-            at=folder / CHECKPOINT,
+            at=path,
             fix="Resume with the version of the code that wrote it.",
         ) from None
 

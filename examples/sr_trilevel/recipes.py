@@ -91,7 +91,7 @@ def smoke() -> Recipe:
     """Every stage once, in seconds: for tests, and to see what a run leaves behind."""
     return Recipe(
         name="smoke",
-        features=8,
+        features=16,  # widths are multiples of 8: half of 8 would be 8
         slots=2,
         cells=2,
         convs=1,

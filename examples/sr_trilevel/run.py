@@ -258,7 +258,8 @@ class Run:
         for name, reason in self.split.skipped[:3]:
             print(f"skipped {name}: {reason}")
         networks = tn.cardinality(self.recipe.space())
-        print(f"space: {len(self.graph.decisions)} decisions, {networks:.3g} networks")
+        many = f"{networks:,}" if networks < 1e6 else f"{networks:.2g}"
+        print(f"space: {len(self.graph.decisions)} decisions, {many} networks")
         print(f"on {self.device}, into {self.out}", flush=True)
 
     def _new_training(self, genotype: tn.Genotype) -> tn.Training:

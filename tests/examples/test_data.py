@@ -199,6 +199,35 @@ def test_halves_alternate_and_cut_the_longer_side():
         halves({})
 
 
+def test_halves_of_pictures_too_small_to_cut():
+    """Only what is cut has to be twice as long as a patch."""
+    images = {"long": noise(8, 16), "short": noise(15, 8)}
+
+    assert halves({"long": images["long"]}, min_size=8)[0]["long"].shape == (3, 8, 8)
+    assert [list(part) for part in halves(images, min_size=8, by_image_from=2)] == [
+        ["long"],
+        ["short"],
+    ]
+    with pytest.raises(
+        DataError,
+        match=r"got 8 x 15 pixels; at short\. Its longer side needs 16 .* at least 16 pic",
+    ):
+        halves(images, min_size=8)
+
+
+def test_a_listing_tells_pictures_apart_by_name_size_and_use():
+    images = {"a": noise(8, 8), "b": noise(8, 12), "c": noise(8, 8)}
+    parts = [
+        split(images, held_out="c"),
+        split(images, held_out="a"),
+        split({**images, "b": noise(12, 8)}, held_out="c"),
+        split({"a": images["a"], "d": images["b"], "c": images["c"]}, held_out="c"),
+    ]
+
+    assert len({part.listing() for part in parts}) == 4
+    assert parts[0].listing() == split(images, held_out=["c"]).listing()
+
+
 # --- patches --------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from examples.sr_trilevel import space as spaces
 from examples.sr_trilevel.space import (
     backbone_a,
     backbone_b,
+    largest_macs,
     paper_architecture,
     paper_architectures,
     paper_decisions,
@@ -82,6 +83,15 @@ def test_the_whole_space_is_at_most_forty_lines():
     words = (spaces._slot, spaces.rir_cell, spaces.backbone_b, spaces.unit_range)
 
     assert sum(len(inspect.getsource(word).splitlines()) for word in words) <= 40
+
+
+def test_no_network_of_a_space_costs_more_than_the_largest():
+    for space in (backbone_b(16, slots=2, cells=2), backbone_a(16, slots=2, cells=2)):
+        graph = tn.lower(space, (3, 8, 8))
+        largest = largest_macs(graph)
+        costs = [tn.cost.macs(graph, tn.sample(graph, seed)) for seed in range(30)]
+        assert max(costs) < largest
+        assert largest < 2.5 * max(costs), "and it is a network of the space"
 
 
 # --- the published architectures ------------------------------------------------------------------

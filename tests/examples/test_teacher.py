@@ -11,7 +11,14 @@ import torch
 
 from examples.sr_trilevel.imaging import read_folder
 from examples.sr_trilevel.metrics import score
-from examples.sr_trilevel.teacher import BSRN, RLFN, Teacher, load_teacher, teacher_targets
+from examples.sr_trilevel.teacher import (
+    BSRN,
+    RLFN,
+    Targets,
+    Teacher,
+    load_teacher,
+    teacher_targets,
+)
 from trinas._core.errors import CheckpointError, ShapeError
 
 LR = torch.rand(3, 3, 18, 21, generator=torch.Generator().manual_seed(0))
@@ -131,6 +138,19 @@ def test_targets_leave_the_mode_as_it_was():
 
     assert set(teacher_targets(teacher, LR).flatten().tolist()) == {0.5}
     assert teacher.training
+
+
+def test_batches_have_the_teachers_output_or_hr_as_target(networks):
+    def patches(step):
+        return torch.full((2, 3, 16, 16), step / 10), torch.ones(2, 3, 64, 64)
+
+    teacher = Teacher("BSRN", networks["BSRN"], scale=4, input_range=1.0)
+    cpu = torch.device("cpu")
+    lr, target = Targets(patches, None, cpu)(3)
+    assert (lr[0, 0, 0, 0].item(), target.min()) == (pytest.approx(0.3), 1)
+    lr, target = Targets(patches, teacher, cpu)(3)
+    assert torch.equal(target, teacher_targets(teacher, lr))
+    assert not target.requires_grad
 
 
 def test_pictures_that_do_not_fit(networks):

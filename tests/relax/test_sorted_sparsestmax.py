@@ -233,9 +233,43 @@ def test_a_fused_maximum_stays_symmetric_and_does_not_move(form):
     assert alone.tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize(
-    "z", [[0.126, -0.148, 0.4, 0.0], [1.126, 0.852, 1.4, 1.0], [0.3, 0.1, 0.5, 0.2999]]
+def test_an_edge_that_only_just_pays_in_full():
+    """Both pieces of the prox meet here: the value is theirs, the gradient is not averaged."""
+    z = double([0.0, 0.25], requires_grad=True)
+    x = prox(z, (-1, 0), 0.25)
+
+    assert x.tolist() == [0.125, 0.125]
+    assert torch.autograd.grad(x[1], z)[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_offset_costs_no_digits(form):
+    z = torch.randint(-512, 512, (50, 4), generator=torch.Generator().manual_seed(0)) / 1024
+    near, far = (
+        sorted_sparsestmax(z + offset, 0.4, ((0, 1, 2, 3),), 0.1, form) for offset in (0.0, 4096.0)
+    )
+
+    assert torch.allclose(near, far, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(1, 300), min_size=3, max_size=4),
+    st.lists(st.booleans(), min_size=4, max_size=4),
 )
+def test_blocks_level_with_a_level_block_are_tied_too(rises, thirds):
+    """A path of ascending groups, every one of the same mean: only rounding tells them apart."""
+    z = [0]
+    for rise, third in zip(rises, thirds):
+        z += [-2 * rise, rise, rise] if third else [-rise, rise]
+    # With the largest at 0, decimals are as close to these as rounding in the sums is.
+    z = double([(v - max(z)) / 1000 for v in z])
+    q = sorted_sparsestmax(z, 0.5, (tuple(range(len(z))),), form="strict")
+
+    assert q.tolist() == pytest.approx([1 / len(z)] * len(z), abs=1e-12)
+
+
+@pytest.mark.parametrize("z", [[0.126, -0.148, 0.4, 0.0], [0.3, 0.1, 0.5, 0.2999]])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_blocks_that_are_level_up_to_rounding_are_tied(z, dtype):
     """The mean of entries 1 and 2 is entry 0, in decimals: no order but rounding's is left."""

@@ -264,7 +264,7 @@ def test_a_real_supernet_is_drawn():
 @pytest.mark.parametrize(
     ("what", "settings", "text"),
     [
-        (3, {}, "a drawing shows a space, a graph, a genotype or a supernet; got int"),
+        (3, {}, "a drawing shows a space, a graph, a genotype, a supernet or a network; got int"),
         (tn.conv(3, 4), {"detail": "all"}, "unknown detail; got 'all'. Known: blocks, operations."),
         (tn.conv(3, 4), {"direction": "up"}, "unknown direction; got 'up'. Known: TB, LR, None."),
     ],
@@ -292,3 +292,10 @@ def test_genotypes_that_do_not_belong(small):
 def test_weights_that_do_not_fit(small, weights):
     with pytest.raises(tn.TrinasError, match="every option of a decision of the graph"):
         tn.draw(Weighed(small, weights))
+
+
+def test_a_plain_network_is_drawn_as_its_genotype():
+    graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 8, 8))
+    genotype = tn.sample(graph, 0)
+
+    assert tn.draw(tn.build(graph, genotype)).dot == tn.draw(genotype).dot

@@ -10,10 +10,13 @@ one fixed order, and the probability follows exactly by one pass from the leaves
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from trinas.graph import Graph
+from trinas.space.decision import Option
 
 NEVER = 0
 ALWAYS = 1
@@ -54,9 +57,9 @@ class Events:
                 events[source.node] = self.either(events[source.node], event)
         return events
 
-    def _picks(self, path: str, option: object) -> int:
+    def _picks(self, path: str, option: Option) -> int:
         decision = self._graph.decisions[path]
-        index = decision.options.index(option)  # type: ignore[arg-type]  # linted
+        index = decision.index(option)
         start = self._graph.offsets[path]
         if decision.kind == "inputs":
             variable = self._variable(path, index, (start + index,))
@@ -85,6 +88,34 @@ class Events:
         return self._combine("or", left, right)
 
     def _combine(self, how: str, left: int, right: int) -> int:
+        """And, or: with a stack of our own, as spaces may be nested deeply."""
+        stack = [(left, right)]
+        while stack:
+            a, b = stack[-1]
+            if self._known(how, a, b) is not None:
+                stack.pop()
+                continue
+            variable, pairs = self._split(a, b)
+            unknown = [pair for pair in pairs if self._known(how, *pair) is None]
+            if unknown:
+                stack.extend(unknown)
+                continue
+            children = tuple(self._result(how, *pair) for pair in pairs)
+            self._memo[how, min(a, b), max(a, b)] = self._diagram(variable, children)
+            stack.pop()
+        return self._result(how, left, right)
+
+    def _split(self, left: int, right: int) -> tuple[int, list[tuple[int, int]]]:
+        """The variable that is tested first, and what is left to combine for each outcome."""
+        a, b = self._diagrams[left], self._diagrams[right]
+        # The variable met first is tested first; the other diagram waits.
+        variable = min(a[0], b[0])
+        count = len((a if a[0] == variable else b)[1])
+        lefts = a[1] if a[0] == variable else (left,) * count
+        rights = b[1] if b[0] == variable else (right,) * count
+        return variable, list(zip(lefts, rights))
+
+    def _known(self, how: str, left: int, right: int) -> int | None:
         neutral, absorbing = (ALWAYS, NEVER) if how == "and" else (NEVER, ALWAYS)
         if left == right or right == neutral:
             return left
@@ -92,36 +123,28 @@ class Events:
             return right
         if absorbing in (left, right):
             return absorbing
-        key = (how, min(left, right), max(left, right))
-        if key not in self._memo:
-            a, b = self._diagrams[left], self._diagrams[right]
-            # The variable met first is tested first; the other diagram waits.
-            variable = min(a[0], b[0])
-            count = len((a if a[0] == variable else b)[1])
-            children = (
-                self._combine(
-                    how,
-                    a[1][k] if a[0] == variable else left,
-                    b[1][k] if b[0] == variable else right,
-                )
-                for k in range(count)
-            )
-            self._memo[key] = self._diagram(variable, tuple(children))
-        return self._memo[key]
+        return self._memo.get((how, min(left, right), max(left, right)))
 
-    def levels(self) -> list[tuple[list[int], Tensor, Tensor]]:
-        """The diagrams in layers that only depend on earlier ones.
+    def _result(self, how: str, left: int, right: int) -> int:
+        known = self._known(how, left, right)
+        assert known is not None
+        return known
 
-        Each layer holds diagrams with equally many children: their numbers, the slots of
-        the weights that go with the children, and the children's numbers. A kept-or-not
-        variable has two children but one slot, that of being kept.
+    def levels(self, wanted: Iterable[int]) -> list[tuple[list[int], Tensor, Tensor]]:
+        """What it takes to compute the wanted diagrams, in layers that depend on earlier ones.
+
+        Each layer holds diagrams with equally many children and slots: their numbers, the
+        slots of the weights that go with the children, and the children's numbers. A
+        kept-or-not variable has two children but one slot, that of being kept.
         """
-        depth = [0, 0]
-        layers: dict[tuple[int, int], list[int]] = {}
-        for number in range(2, len(self._diagrams)):
-            _, children = self._diagrams[number]
-            depth.append(1 + max(depth[child] for child in children))
-            layers.setdefault((depth[number], len(children)), []).append(number)
+        depth = {NEVER: 0, ALWAYS: 0}
+        layers: dict[tuple[int, int, int], list[int]] = {}
+        # Children have smaller numbers than what is made of them.
+        for number in sorted(self._below(wanted)):
+            variable, children = self._diagrams[number]
+            depth[number] = 1 + max(depth[child] for child in children)
+            key = (depth[number], len(children), len(self._slots[variable]))
+            layers.setdefault(key, []).append(number)
         result = []
         for key in sorted(layers):
             numbers = layers[key]
@@ -129,6 +152,17 @@ class Events:
             children = [self._diagrams[n][1] for n in numbers]
             result.append((numbers, torch.tensor(slots), torch.tensor(children)))
         return result
+
+    def _below(self, wanted: Iterable[int]) -> set[int]:
+        """The diagrams that `wanted` are made of, themselves included."""
+        found: set[int] = set()
+        pending = list(wanted)
+        while pending:
+            number = pending.pop()
+            if number > ALWAYS and number not in found:
+                found.add(number)
+                pending.extend(self._diagrams[number][1])
+        return found
 
     def __len__(self) -> int:
         return len(self._diagrams)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from trinas._core.errors import ShapeError, SpaceError
 from trinas.cost.count import Metric, node_cost
 from trinas.cost.events import Events
 from trinas.graph import Graph
 from trinas.space.shape import Shape
-from trinas.space.values import Var, assignments
+from trinas.space.values import Var, assignments, joint_size
+
+_JOINT_LIMIT = 2**16
 
 
 class _Table(NamedTuple):
@@ -37,6 +40,10 @@ class ExpectedCost(nn.Module):
         metric: ``params`` or ``macs``.
         target: the result is divided by this, so that 1 means on budget.
 
+    Raises:
+        SpaceError: an unknown metric, a target that is not positive, or an operation whose
+            cost depends on too many joint widths to sum over.
+
     Source: Trilevel NAS, Eq. 5 (the term H), made exact.
 
     >>> import torch, trinas as tn
@@ -48,6 +55,14 @@ class ExpectedCost(nn.Module):
 
     def __init__(self, graph: Graph, metric: Metric = "macs", *, target: float = 1.0) -> None:
         super().__init__()
+        if metric not in get_args(Metric):
+            raise SpaceError(
+                "a cost is counted in one of the metrics",
+                got=repr(metric),
+                fix=f"They are {', '.join(get_args(Metric))}.",
+            )
+        if not target > 0:
+            raise SpaceError("the target of a cost is greater than 0", got=target)
         self.graph = graph
         self.metric: Metric = metric
         self.target = target
@@ -56,7 +71,7 @@ class ExpectedCost(nn.Module):
         self._levels: list[str] = []
         # Diagrams are computed layer by layer; `place` finds them in that order.
         place = {0: 0, 1: 1}
-        for numbers, slots, children in events.levels():
+        for numbers, slots, children in events.levels(present.values()):
             name = f"_level{len(self._levels)}"
             self.register_buffer(f"{name}_slots", slots, persistent=False)
             self.register_buffer(
@@ -79,25 +94,35 @@ class ExpectedCost(nn.Module):
         Args:
             weights: probabilities of all options, flat (layout of `Graph.offsets`), for
                 instance `Mixture.odds` of a supernet.
+
+        Raises:
+            ShapeError: not one number for every option.
         """
+        if weights.shape != (self.graph.slots,):
+            raise ShapeError(
+                "an expected cost takes one flat vector, one number an option",
+                got=f"shape {tuple(weights.shape)} for {self.graph.slots} options",
+                fix="Lay them out as Graph.offsets says.",
+            )
         odds = weights.double()
         there = self._probabilities(odds)
         total = odds.new_zeros(())
         for name, axes in self._tables:
-            expected = self.get_buffer(f"{name}_costs")
+            # Whole numbers, so that `module.to(dtype)` does not round them.
+            expected = getattr(self, f"{name}_costs").to(odds.dtype)
             for axis in reversed(range(axes)):
-                own = odds[self.get_buffer(f"{name}_slots{axis}")]
+                own = odds[getattr(self, f"{name}_slots{axis}")]
                 shape = (own.shape[0], *[1] * (expected.dim() - 2), own.shape[1])
                 expected = (expected * own.reshape(shape)).sum(-1)
-            total = total + (there[self.get_buffer(f"{name}_events")] * expected).sum()
+            total = total + (there[getattr(self, f"{name}_events")] * expected).sum()
         return (total / self.target).to(weights.dtype)
 
     def _probabilities(self, odds: Tensor) -> Tensor:
         """The probability of every diagram, by layers."""
         known = odds.new_tensor([0.0, 1.0])
         for name in self._levels:
-            own = odds[self.get_buffer(f"{name}_slots")]
-            children = self.get_buffer(f"{name}_children")
+            own = odds[getattr(self, f"{name}_slots")]
+            children = getattr(self, f"{name}_children")
             if own.shape[1] != children.shape[1]:
                 own = torch.cat([1 - own, own], dim=1)
             known = torch.cat([known, (own * known[children]).sum(1)])
@@ -146,11 +171,18 @@ class ExpectedCost(nn.Module):
         return found
 
     def _costs(self, node: str, x: Shape, y: Shape, variables: tuple[Var, ...]) -> Tensor:
+        if joint_size(variables) > _JOINT_LIMIT:
+            raise SpaceError(
+                f"the widths around one operation have at most {_JOINT_LIMIT} joint settings",
+                got=f"{joint_size(variables)} of {len(variables)} widths",
+                at=node,
+                fix="Give them fewer candidates, or put a convolution of one width between.",
+            )
         costs = [
-            float(node_cost(self.graph, node, x.at(a), y.at(a), self.metric))
+            node_cost(self.graph, node, x.at(a), y.at(a), self.metric)
             for a in assignments(variables)
         ]
-        return torch.tensor(costs, dtype=torch.float64).reshape([len(v.values) for v in variables])
+        return torch.tensor(costs, dtype=torch.long).reshape([len(v.values) for v in variables])
 
     def _slots(self, variable: Var) -> list[int]:
         start = self.graph.offsets[variable.path]

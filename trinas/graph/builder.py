@@ -76,6 +76,7 @@ class Builder:
         self.asked: list[Decision] = []
         self._height = in_shape.size[0] if in_shape.size else None
         self._scales: dict[int, Fraction] = {}
+        self._declared: dict[str, str | None] = {}
         self._shared_decisions: set[str] = set()
         self._shares: dict[str, tuple[Decision, ...]] = {}
         self._weights: dict[str, tuple[OperationSpec, Shape, str, bool]] = {}
@@ -85,21 +86,23 @@ class Builder:
         """The finished graph."""
         return Graph(self.nx, self.decisions, INPUT, output)
 
-    def decide(self, decision: Decision, *, shared: bool) -> str:
+    def decide(self, decision: Decision, *, shared: bool, declared: str | None) -> str:
         """Register a decision and return its path; a shared one may be there already."""
         path = decision.path
         known = self.decisions.setdefault(path, decision)
+        first_declared = self._declared.setdefault(path, declared)
         if known is not decision and not (shared and path in self._shared_decisions):
             raise SpaceError(
                 "two decisions of a space have different paths",
                 got=path,
+                at=_two_places(first_declared, declared),
                 fix="Name one of them otherwise (name=..., or the key of a share).",
             )
         if known != decision:
             raise SpaceError(
                 "a shared decision offers the same options everywhere",
                 got=f"{list(decision.options)} after {list(known.options)}",
-                at=path,
+                at=f"{path}, declared at {_two_places(first_declared, declared)}",
                 fix="Share spaces with equal options only, or use another key.",
             )
         if shared:
@@ -139,6 +142,7 @@ class Builder:
         except (ShapeError, SpaceError) as error:
             at = _place(f"{name} ({operation})", declared)
             raise type(error)(error.rule, got=error.got, at=at, fix=error.fix) from None
+        self._require_new(name, declared)
         self._register_weights(weights, operation, x, name, shared)
         return self._add(
             name,
@@ -253,12 +257,7 @@ class Builder:
         decision: str | None = None,
         declared: str | None = None,
     ) -> str:
-        if name in self.shapes:
-            raise SpaceError(
-                "two parts of a space have different paths",
-                got=name,
-                fix="Name one of them otherwise (name=...).",
-            )
+        self._require_new(name, declared)
         self.nx.add_node(
             name,
             kind=kind,
@@ -278,6 +277,15 @@ class Builder:
         self.shapes[name] = shape
         return name
 
+    def _require_new(self, name: str, declared: str | None) -> None:
+        if name in self.shapes:
+            raise SpaceError(
+                "two parts of a space have different paths",
+                got=name,
+                at=_two_places(self.nx.nodes[name]["declared"], declared),
+                fix="Name one of them otherwise (name=...).",
+            )
+
     def _scale(self, shape: Shape) -> Fraction | None:
         if not shape.size or self._height is None:
             return None
@@ -289,6 +297,10 @@ class Builder:
 
 def _place(name: str, declared: str | None) -> str:
     return name + (f", declared at {declared}" if declared else "")
+
+
+def _two_places(first: str | None, second: str | None) -> str:
+    return f"{first or 'an unknown line'} and {second or 'an unknown line'}"
 
 
 def _mismatch(

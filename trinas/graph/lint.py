@@ -48,8 +48,8 @@ def lint(graph: Graph) -> None:
 def _show(graph: Graph) -> str:
     try:
         return graph.text
-    except (KeyError, TypeError, AttributeError):
-        return repr(graph.nx)
+    except (LookupError, TypeError, AttributeError):  # too broken to be written down
+        return str(graph.nx)
 
 
 def _violations(graph: Graph) -> Iterator[Violation]:

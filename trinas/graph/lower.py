@@ -144,14 +144,15 @@ class _Lowering:
             return place
         reach = dict(place.widths)
         for width in bound:
-            reach[width] = self._bind(width, place)
+            reach[width] = self._bind(width, place, node.declared)
         return place._replace(widths=reach)
 
-    def _bind(self, width: Width, place: Place) -> Value:
+    def _bind(self, width: Width, place: Place, declared: str | None) -> Value:
         if len(width.values) == 1:
             return width.values[0]
         path = place.child(next(place.width_labels)).decisions
-        self.builder.decide(Decision(path, "width", width.values), shared=place.shared)
+        decision = Decision(path, "width", width.values)
+        self.builder.decide(decision, shared=place.shared, declared=declared)
         return Var(path, width.values)
 
     def _op(self, node: Op, xs: History, place: Place) -> str:
@@ -184,7 +185,9 @@ class _Lowering:
             return (yield self.emit(option, xs, place.child(label)))
         labels = tuple(label for label, _ in node.options)
         decision = self.builder.decide(
-            Decision(place.decisions, "operation", labels, node.search_only), shared=place.shared
+            Decision(place.decisions, "operation", labels, node.search_only),
+            shared=place.shared,
+            declared=node.declared,
         )
         sources, paths = [], []
         for label, option in node.options:
@@ -200,7 +203,9 @@ class _Lowering:
         if len(node.counts) > 1:
             order = tuple(range(-1, len(node.counts) - 1))
             decision = self.builder.decide(
-                Decision(place.decisions, "depth", node.counts, order=order), shared=place.shared
+                Decision(place.decisions, "depth", node.counts, order=order),
+                shared=place.shared,
+                declared=node.declared,
             )
         results = [xs[-1]]
         for index in range(max(node.counts)):
@@ -280,6 +285,7 @@ class _Lowering:
         decision = self.builder.decide(
             Decision(place.decisions, "inputs", tuple(range(j)), keep=node.keep),
             shared=place.shared,
+            declared=node.declared,
         )
         sources = [Source(end, i) for i, end in enumerate(ends)]
         return self.builder.pick(
@@ -325,6 +331,7 @@ class _Lowering:
                 place.decisions, "path", labels, order=order if isinstance(node, Tree) else None
             ),
             shared=place.shared,
+            declared=node.declared,
         )
         return self.builder.pick(
             place.path,
@@ -365,7 +372,9 @@ class _Lowering:
             return arrivals[0].node
         options = tuple(source.option for source in arrivals if source.option is not None)
         decision = self.builder.decide(
-            Decision(place.decisions, "path", options), shared=place.shared
+            Decision(place.decisions, "path", options),
+            shared=place.shared,
+            declared=node.declared,
         )
         return self.builder.pick(
             place.path,

@@ -44,8 +44,7 @@ def nearly_isotonic(z: Tensor, forest: Forest, mu: float) -> Tensor:
     with torch.no_grad():
         weight = (finite.abs() + push.abs()).unsqueeze(-2)
         error = 4 * torch.finfo(z.dtype).eps * torch.where(together, weight, 0.0).sum(-1)
-        exact = (size == 1) & (push == 0)
-        level = _levels(means, heads, over, error.masked_fill(exact, 0.0))
+        level = _levels(means, heads, over, error)
         settled = means.gather(-1, level)
     # The value of the level (bitwise equal throughout), the derivative of the block.
     return torch.where(free, settled + (means - means.detach()), z)
@@ -88,9 +87,10 @@ def _structure(z: Tensor, free: Tensor, forest: Forest, mu: float) -> tuple[Tens
         # Above a root is +inf, with which nothing fuses.
         x_p = above[parent] if parent >= 0 else torch.full_like(z[..., at], math.inf)
         head_p = heads[parent] if parent >= 0 else own
-        fused = on & (lo[..., at] < x_p) & (x_p < hi[..., at])
-        # A masked entry only passes on what is above it, and a masked root that nothing is.
-        over.append(torch.where(x_p < math.inf, head_p, own))
+        fused = (lo[..., at] < x_p) & (x_p < hi[..., at])
+        over.append(head_p)
+        # A masked entry only passes on what is above it. (A masked root passes itself on; nothing
+        # is level with its -inf.)
         heads.append(torch.where(fused | ~on, head_p, own))
         above.append(torch.where(on, x[..., at], x_p))
         paying.append((on & (x_p <= lo[..., at])).to(z.dtype))

@@ -44,7 +44,7 @@ def _by_columns(z: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
 def comparators(k: int) -> tuple[tuple[int, int], ...]:
     """Return the places that Batcher's odd-even mergesort compares, in order, for k entries.
 
-    Source: Batcher, 1968; in this form Knuth, The Art of Computer Programming 3, 5.2.2, M.
+    Source: Batcher, 1968.
 
     >>> comparators(3)
     ((0, 1), (0, 2), (1, 2))

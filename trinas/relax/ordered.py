@@ -83,7 +83,7 @@ def sorted_sparsestmax(
     something below it, for all rows at once; O(K^3) per row at worst, meant for K up to 64.
 
     Source: TrilevelNAS, Eq. 3 (linear); Tibshirani, Hoefling and Tibshirani, 2011
-    (nearly-isotonic); the composition is that of fusedmax (Niculae and Blondel, 2017, Prop. 2).
+    (nearly-isotonic); the composition is that of fusedmax (Niculae and Blondel, 2017).
 
     >>> z = torch.tensor([0.3, 0.0, 0.2])
     >>> sorted_sparsestmax(z, 0.0, ((0, 1, 2),), strength=0.1)

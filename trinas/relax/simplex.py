@@ -5,7 +5,8 @@ Shapes: logits `[..., K, ...]` with the K entries of one choice along `dim`, wei
 All of them are exact, work on every row at once in any floating dtype (float16 and bfloat16
 are computed in float32) on any device, and differentiate any number of times, under
 `torch.func` too. (In forward mode once: `jacfwd` of `jacfwd` is wrong for every custom function of
-torch so far; `torch.func.hessian` is right.) They share these rules:
+torch so far; `torch.func.hessian` is right. `torch.compile` leaves them out of its graphs.) They
+share these rules:
 
 - A logit of `-inf` rules its entry out: the result is that of the row without the entry, with
   weight 0 in its place. Size-dependent quantities (the centre, the circumradius) count the

@@ -1,5 +1,6 @@
 """Searching a supernet, and training what came out."""
 
+from trinas.search.checks import DivergenceError as DivergenceError
 from trinas.search.config import Batches as Batches
 from trinas.search.config import ConfigError as ConfigError
 from trinas.search.config import CosineDecay as CosineDecay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 import torch
@@ -14,10 +14,14 @@ from trinas._core.errors import TrinasError
 from trinas.cost import Metric
 from trinas.supernet import Widths
 
-Batches: TypeAlias = Callable[[int], tuple[Tensor, Tensor]]
-"""Input and target of a step: a pure function of its number, so that a run can resume."""
+Batches: TypeAlias = Callable[[int], tuple[Tensor, Any]]
+"""Input and target of a step: a pure function of its number, so that a run can resume.
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+A target of floating point numbers has the shape of the prediction. Class numbers, and
+targets that are no tensor, are left to the loss.
+"""
+
+Loss: TypeAlias = Callable[[Tensor, Any], Tensor]
 """Prediction and target to a tensor of no dimensions."""
 
 
@@ -25,19 +29,80 @@ class ConfigError(TrinasError):
     """Settings that contradict each other or are out of range."""
 
 
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _positive(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value > 0:
+    if not _number(value) or not value > 0:
         raise ConfigError(f"{attribute.name} is greater than 0", got=value)
 
 
 def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value >= 0:
+    if not _number(value) or not 0 <= value < math.inf:
         raise ConfigError(f"{attribute.name} is at least 0", got=value)
+
+
+def _share(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not _number(value) or not 0 <= value <= 1:
+        raise ConfigError(f"{attribute.name} is a share, in [0, 1]", got=value)
+
+
+def _below_1(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not _number(value) or not 0 <= value < 1:
+        raise ConfigError(f"{attribute.name} lies in [0, 1)", got=value)
+
+
+def _whole(_: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{attribute.name} is a whole number", got=value)
 
 
 def _one_or_two(_: Any, attribute: attrs.Attribute[Any], value: int) -> None:
     if value not in (1, 2):
         raise ConfigError(f"{attribute.name} is 1 or 2", got=value, fix="2 unrolls a weight step.")
+
+
+def _metric(_: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in get_args(Metric):
+        known = ", ".join(get_args(Metric))
+        raise ConfigError(f"{attribute.name} is one of {known}", got=repr(value))
+
+
+def _band(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+    if len(value) != 2 or not 0 <= value[0] <= value[1]:
+        raise ConfigError(
+            f"{attribute.name} is a pair, the lower end first",
+            got=value,
+            fix="Both are shares of the target, such as (0.9, 1.1).",
+        )
+
+
+def _betas(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+    if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+        raise ConfigError(f"{attribute.name} are two numbers in [0, 1)", got=value)
+
+
+def _passes(_: Any, attribute: attrs.Attribute[Any], value: tuple[Widths, ...]) -> None:
+    unknown = [widths for widths in value if widths not in get_args(Widths)]
+    if not value or unknown or isinstance(value, str):
+        raise ConfigError(
+            f"{attribute.name} are width policies, at least one",
+            got=repr(value),
+            fix=f"Give a tuple of {', '.join(get_args(Widths))}.",
+        )
+
+
+def _autocast(_: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
+    if value not in (None, torch.bfloat16):
+        raise ConfigError(
+            f"{attribute.name} is torch.bfloat16 or None",
+            got=value,
+            fix="float16 would need its losses scaled, or small gradients are lost.",
+        )
+
+
+_optional = attrs.validators.optional
 
 
 @attrs.frozen
@@ -63,13 +128,14 @@ class CosineDecay:
     0.5
     """
 
-    final: float = 0.01
-    warmup: float = 0.0
+    final: float = attrs.field(default=0.01, validator=_share)
+    warmup: float = attrs.field(default=0.0, validator=_below_1)
 
     def __call__(self, progress: float) -> float:
         """The factor at this share of the steps, in [0, 1]."""
         if progress < self.warmup:
-            return max(progress, 1e-3) / self.warmup
+            # Not from 0, or the first step would be none.
+            return min(1.0, max(progress, 1e-3) / self.warmup)
         share = (progress - self.warmup) / (1 - self.warmup)
         wave = 0.5 + 0.5 * math.cos(math.pi * share)
         return self.final + (1 - self.final) * wave
@@ -91,14 +157,17 @@ class CostControl:
         band: at every check, the weight is doubled if the derived network costs more than
             ``band[1] * target``, halved if it costs less than ``band[0] * target``.
         every: steps between checks; never where None.
+
+    Raises:
+        ConfigError: a setting is out of its range.
     """
 
     target: float = attrs.field(validator=_positive)
-    metric: Metric = "macs"
+    metric: Metric = attrs.field(default="macs", validator=_metric)
     weight: float = attrs.field(default=0.1, validator=_not_negative)
-    share_structure: float = 2 / 7
-    band: tuple[float, float] = (0.9, 1.1)
-    every: int | None = None
+    share_structure: float = attrs.field(default=2 / 7, validator=_share)
+    band: tuple[float, float] = attrs.field(default=(0.9, 1.1), validator=_band)
+    every: int | None = attrs.field(default=None, validator=_optional([_whole, _positive]))
 
 
 @attrs.frozen(kw_only=True)
@@ -121,27 +190,34 @@ class SearchConfig:
         unroll_lr: step of the unrolled update; the learning rate of the weights if None.
         cost: a cost term, or None.
         order_penalty: weight of the paper's order term on the path logits (loss form).
-        autocast: dtype for automatic mixed precision, or None.
+        autocast: ``torch.bfloat16`` for automatic mixed precision, or None.
         seed: of everything the search draws; data have their own.
+
+    Raises:
+        ConfigError: a setting is out of its range.
 
     Source: Trilevel NAS, Algorithm 1 and Appendix A.1.
     """
 
-    pretrain_steps: int = attrs.field(default=0, validator=_not_negative)
-    search_steps: int = attrs.field(default=1000, validator=_positive)
+    pretrain_steps: int = attrs.field(default=0, validator=[_whole, _not_negative])
+    search_steps: int = attrs.field(default=1000, validator=[_whole, _positive])
     weight_lr: float = attrs.field(default=1e-4, validator=_positive)
     weight_schedule: LrSchedule = Halving()
     arch_lr: float = attrs.field(default=3e-4, validator=_positive)
-    arch_betas: tuple[float, float] = (0.5, 0.999)
+    arch_betas: tuple[float, float] = attrs.field(default=(0.5, 0.999), validator=_betas)
     clip: float = attrs.field(default=5.0, validator=_positive)
-    pretrain_passes: tuple[Widths, ...] = ("widest", "narrowest", "random", "random")
-    search_passes: tuple[Widths, ...] = ("sampled", "widest", "narrowest")
+    pretrain_passes: tuple[Widths, ...] = attrs.field(
+        default=("widest", "narrowest", "random", "random"), validator=_passes
+    )
+    search_passes: tuple[Widths, ...] = attrs.field(
+        default=("sampled", "widest", "narrowest"), validator=_passes
+    )
     order: Literal[1, 2] = attrs.field(default=1, validator=_one_or_two)
-    unroll_lr: float | None = None
+    unroll_lr: float | None = attrs.field(default=None, validator=_optional(_positive))
     cost: CostControl | None = None
-    order_penalty: float = 0.0
-    autocast: torch.dtype | None = None
-    seed: int = 0
+    order_penalty: float = attrs.field(default=0.0, validator=_not_negative)
+    autocast: torch.dtype | None = attrs.field(default=None, validator=_autocast)
+    seed: int = attrs.field(default=0, validator=[_whole, _not_negative])
 
     @property
     def total_steps(self) -> int:
@@ -158,11 +234,16 @@ class TrainConfig:
         lr: Adam's learning rate, following `schedule`.
         schedule: share of the steps to factor.
         clip: largest norm of the gradients, or None.
-        autocast: dtype for automatic mixed precision, or None.
+        autocast: ``torch.bfloat16`` for automatic mixed precision, or None.
+        seed: of what layers draw (dropout); data have their own.
+
+    Raises:
+        ConfigError: a setting is out of its range.
     """
 
-    steps: int = attrs.field(validator=_positive)
+    steps: int = attrs.field(validator=[_whole, _positive])
     lr: float = attrs.field(default=1e-4, validator=_positive)
     schedule: LrSchedule = Halving()
-    clip: float | None = 5.0
-    autocast: torch.dtype | None = None
+    clip: float | None = attrs.field(default=5.0, validator=_optional(_positive))
+    autocast: torch.dtype | None = attrs.field(default=None, validator=_autocast)
+    seed: int = attrs.field(default=0, validator=[_whole, _not_negative])

@@ -8,41 +8,52 @@ from typing import Literal
 import attrs
 from torch import Tensor
 
-from trinas.graph import Graph
+from trinas.search.checks import require_finite
 from trinas.supernet import Mixture
 
 
 @attrs.frozen
 class Spread:
-    """How decided one kind of decision is.
+    """How decided one kind of decision is, by the odds of its options.
+
+    The odds are the weights of the mixture; where the relaxation is stochastic they are
+    those of the draw, so that a one-hot sample does not pass for a decision.
 
     Attributes:
-        entropy: mean entropy of the weights over the entropy of equal weights, in [0, 1];
-            0 is one-hot.
-        alive: share of options whose weight is not zero.
+        entropy: mean entropy of the odds over the entropy of equal odds, in [0, 1]; 0 is
+            one-hot.
+        alive: share of options whose odds are not zero.
         decided: share of decisions with a single option left.
+        dead: number of options whose odds are exactly zero. They take no gradient of
+            their own and come back only if the others fall.
     """
 
     entropy: float
     alive: float
     decided: float
+    dead: int = 0
 
 
 def spreads(mixture: Mixture) -> dict[str, Spread]:
-    """The spread of the weights for every kind of decision that is learned."""
+    """The spread of the odds for every kind of decision that is learned."""
     rows: dict[str, list[list[float]]] = {}
-    for path, weights in mixture.by_path().items():
+    for path, odds in mixture.odds_by_path().items():
         kind = mixture.graph.decisions[path].kind
         if kind != "inputs":
-            rows.setdefault(kind, []).append(weights)
+            rows.setdefault(kind, []).append(odds)
     return {kind: _spread(group) for kind, group in rows.items()}
 
 
 def _spread(rows: list[list[float]]) -> Spread:
     entropy = sum(-sum(w * math.log(w) for w in row if w > 0) / math.log(len(row)) for row in rows)
-    alive = sum(sum(w != 0 for w in row) for row in rows) / sum(map(len, rows))
-    decided = sum(sum(w != 0 for w in row) == 1 for row in rows) / len(rows)
-    return Spread(max(0.0, entropy / len(rows)), alive, decided)
+    left = [sum(w != 0 for w in row) for row in rows]
+    options = sum(map(len, rows))
+    return Spread(
+        entropy=max(0.0, entropy / len(rows)),
+        alive=sum(left) / options,
+        decided=left.count(1) / len(rows),
+        dead=options - sum(left),
+    )
 
 
 @attrs.frozen(eq=False)
@@ -50,7 +61,8 @@ class StepReport:
     """One finished step.
 
     Losses stay on the device until they are read, so that a report costs no
-    synchronisation by itself.
+    synchronisation by itself. Reading one that is not finite raises `DivergenceError`; on
+    the CPU the step itself has raised it.
 
     Attributes:
         phase: ``pretrain``, ``search`` or ``train``.
@@ -76,31 +88,20 @@ class StepReport:
     @property
     def loss(self) -> float:
         """Training loss, summed over the passes."""
-        return math.nan if self._loss is None else float(self._loss)
+        return self._read(self._loss, "loss")
 
     @property
     def arch_loss(self) -> float:
         """Loss on the architecture's data, without the cost term; NaN where none."""
-        return math.nan if self._arch_loss is None else float(self._arch_loss)
+        return self._read(self._arch_loss, "architecture loss")
 
     @property
     def cost(self) -> float:
         """Expected cost over target; NaN where there is no cost term."""
-        return math.nan if self._cost is None else float(self._cost)
+        return self._read(self._cost, "expected cost")
 
-
-def uniform_structure(graph: Graph, *, structure: bool) -> tuple[list[float], list[bool]]:
-    """Constants that hold part of the decisions for one half of the cost term.
-
-    Returns:
-        A flat vector of constants and, for every slot, whether it applies: widths at the
-        widest (``structure`` on trial), or operations and paths even (widths on trial).
-    """
-    values, held = [], []
-    for decision in graph.decisions.values():
-        count = len(decision.options)
-        is_width = decision.kind == "width"
-        for k in range(count):
-            values.append(float(k == count - 1) if is_width else 1.0 / count)
-            held.append(decision.kind != "inputs" and is_width == structure)
-    return values, held
+    def _read(self, value: Tensor | None, what: str) -> float:
+        if value is None:
+            return math.nan
+        require_finite(value, what, at=f"{self.phase} step {self.step}", wait=True)
+        return float(value)

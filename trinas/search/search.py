@@ -3,24 +3,39 @@
 A `Search` is an iterator. It does one step, yields a frozen report, and does nothing else:
 no printing, no files. Its whole state is in `state_dict`, and data are a function of the
 step number, so N steps, a checkpoint and M steps are the same as N + M steps.
+
+Where it departs from Algorithm 1: the gradients of all width passes of a step are summed
+into one update of the weights (the listing writes one update for each in pretraining).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trinas._core.errors import CheckpointError
-from trinas.cost import ExpectedCost, count
+from trinas._core.errors import CheckpointError, TrinasError
 from trinas.relax import order_penalty
-from trinas.search.config import Batches, Loss, SearchConfig
-from trinas.search.report import StepReport, spreads, uniform_structure
+from trinas.search.checks import (
+    as_lists,
+    as_tuples,
+    load_part,
+    loss_of,
+    own_randomness,
+    require_finite,
+    require_keys,
+    take_batch,
+)
+from trinas.search.config import Batches, ConfigError, Loss, SearchConfig
+from trinas.search.cost_term import CostTerm
+from trinas.search.report import StepReport, spreads
 from trinas.supernet import Mixture, Supernet, Widths
+
+Batch: TypeAlias = tuple[Tensor, Any]
 
 
 class Search:
@@ -32,6 +47,9 @@ class Search:
         train: batches for the weights, by step number (the first half of the data).
         valid: batches for the architecture (the other half).
         config: all settings.
+
+    Raises:
+        ConfigError: there is nothing to train.
 
     >>> import torch, trinas as tn
     >>> graph = tn.lower(tn.choice(a=tn.conv(3, 2), b=tn.conv(1, 2), name="slot"), (1, 8, 8))
@@ -57,6 +75,13 @@ class Search:
         self.cost_weight = config.cost.weight if config.cost else 0.0
         self._weights = net.weight_parameters()
         self._arch = list(net.arch_parameters().values())
+        if not self._weights:
+            raise ConfigError(
+                "a search trains weights",
+                got=f"{net.graph} without any",
+                fix="Put a layer that learns into the space.",
+            )
+        self._device = self._weights[0].device
         self._weight_optimiser = torch.optim.Adam(self._weights, lr=config.weight_lr)
         # Without architecture parameters (a space of one network) there is nothing to
         # optimise, and Adam refuses an empty list.
@@ -65,10 +90,11 @@ class Search:
             lr=config.arch_lr,
             betas=config.arch_betas,
         )
-        device = next(iter(self._arch + self._weights)).device
-        self._generator = torch.Generator(device).manual_seed(config.seed)
+        self._generator = torch.Generator(self._device).manual_seed(config.seed)
         self._rng = random.Random(config.seed)
-        self._cost = self._cost_terms(device)
+        self._cost: CostTerm | None = None
+        if config.cost is not None:
+            self._cost = CostTerm(net.graph, config.cost, self._device)
 
     def __iter__(self) -> Iterator[StepReport]:
         """Do the steps that are left."""
@@ -76,35 +102,84 @@ class Search:
             yield self.advance()
 
     def advance(self) -> StepReport:
-        """Do one step of Algorithm 1 and report it."""
-        config, net = self.config, self.net
-        pretraining = self.step < config.pretrain_steps
-        done = self.step if pretraining else self.step - config.pretrain_steps
-        length = config.pretrain_steps if pretraining else config.search_steps
-        lr = config.weight_lr * config.weight_schedule(done / length)
-        for group in self._weight_optimiser.param_groups:
-            group["lr"] = lr
+        """Do one step of Algorithm 1 and report it.
 
-        net.train()
-        net.progress = 0.0 if pretraining else done / config.search_steps
-        passes = config.pretrain_passes if pretraining else config.search_passes
-        x, y = self.train(self.step)
-        loss = self._update_weights(x, y, passes)
+        Raises:
+            ConfigError: all steps are done, or the network was moved to another device.
+            DataError: a batch that is no pair of tensors on the device of the network.
+            ShapeError: a target of another shape than the prediction, or a loss that is
+                not one number.
+            DivergenceError: a loss or a gradient that is not finite; nothing was updated
+                with it. On an accelerator a report says so when its loss is read.
+            RelaxationError: logits that are not finite.
+        """
+        self._check_readiness()
+        pretraining = self.step < self.config.pretrain_steps
+        try:
+            with own_randomness(self.config.seed, self.step, self._device):
+                report = self._pretrain() if pretraining else self._search()
+        except TrinasError as error:
+            error.add_note(f"in {self._place()}")
+            raise
+        return report
 
+    def _check_readiness(self) -> None:
+        if self.step >= self.config.total_steps:
+            raise ConfigError(
+                "a search has the steps of its config",
+                got=f"a call after all {self.config.total_steps}",
+                fix="Make a Search of more steps, or go on with Training.",
+            )
+        first = next(self.net.network.parameters())
+        if first.device != self._device or first is not self._weights[0]:
+            raise ConfigError(
+                "a search keeps the parameters it was made with, on their device",
+                got=f"others, on {first.device}",
+                at=f"a search on {self._device}",
+                fix="Move or change the network before its Search is made.",
+            )
+
+    def _place(self) -> str:
+        phase = "pretrain" if self.step < self.config.pretrain_steps else "search"
+        return f"{phase} step {self.step + 1}"
+
+    def _pretrain(self) -> StepReport:
+        """Lines 5 to 11: the weights alone, as the space starts."""
+        config = self.config
+        lr = self._begin_step(self.step / config.pretrain_steps, progress=0.0)
+        loss = self._update_weights(self._batch(self.train, "train"), config.pretrain_passes)
+        self.step += 1
+        return StepReport(
+            phase="pretrain",
+            step=self.step,
+            total=config.total_steps,
+            progress=self.net.progress,
+            lr=lr,
+            cost_weight=self.cost_weight,
+            loss=loss,
+        )
+
+    def _search(self) -> StepReport:
+        """Lines 13 to 24: the weights on one half of the data, then the architecture."""
+        config = self.config
+        done = (self.step - config.pretrain_steps) / config.search_steps
+        lr = self._begin_step(done, progress=done)
+        batch = self._batch(self.train, "train")
+        loss = self._update_weights(batch, config.search_passes)
         arch_loss = cost = None
         spread = {}
-        if not pretraining and self._arch:
-            arch_loss, cost, mixture = self._update_architecture(lr, x, y)
+        if self._arch:
+            arch_loss, cost, mixture = self._update_architecture(batch, lr)
             spread = spreads(mixture)
         self.step += 1
         if self.step == config.total_steps:
-            net.progress = 1.0
+            self.net.progress = 1.0
         self._control_cost()
         return StepReport(
-            phase="pretrain" if pretraining else "search",
+            phase="search",
             step=self.step,
             total=config.total_steps,
-            progress=net.progress,
+            progress=self.net.progress,
             lr=lr,
             cost_weight=self.cost_weight,
             spread=spread,
@@ -113,26 +188,47 @@ class Search:
             cost=cost,
         )
 
+    def _begin_step(self, share: float, *, progress: float) -> float:
+        lr = self.config.weight_lr * self.config.weight_schedule(share)
+        for group in self._weight_optimiser.param_groups:
+            group["lr"] = lr
+        self.net.train()
+        self.net.progress = progress
+        return lr
+
+    def _batch(self, batches: Batches, name: str) -> Batch:
+        return take_batch(batches, self.step, name=name, device=self._device)
+
     # -- one half of a step: the weights -------------------------------------------------
 
-    def _update_weights(self, x: Tensor, y: Tensor, passes: tuple[Widths, ...]) -> Tensor:
+    def _update_weights(self, batch: Batch, passes: tuple[Widths, ...]) -> Tensor:
         """Lines 7 to 9 and 14 to 16: descend on the loss summed over the passes."""
         with torch.no_grad():
             mixture = self.net.mixture(generator=self._generator)
         self._weight_optimiser.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=x.device)
-        for widths in passes:
-            # One backward a pass: memory is that of the largest pass, not of their sum.
-            loss = self._loss(x, y, mixture.with_widths(widths, rng=self._rng))
-            loss.backward()
-            total += loss.detach()
-        nn.utils.clip_grad_norm_(self._weights, self.config.clip)
+        losses = [
+            self._backward(batch, mixture.with_widths(widths, rng=self._rng), widths)
+            for widths in passes
+        ]
+        norm = nn.utils.clip_grad_norm_(self._weights, self.config.clip)
+        require_finite(norm, "gradient of the weights", at=self._place())
         self._weight_optimiser.step()
-        return total
+        return torch.stack(losses).sum()
 
-    def _loss(self, x: Tensor, y: Tensor, mixture: Mixture) -> Tensor:
+    def _backward(
+        self, batch: Batch, mixture: Mixture, widths: str, inputs: list[Tensor] | None = None
+    ) -> Tensor:
+        """One pass, forward and backward, after which nothing of its graph is left.
+
+        So the memory of a step is that of its largest pass, not of their sum.
+        """
+        x, y = batch
         with self._autocast(x):
-            return self.loss(self.net(x, at=mixture), y)
+            at = f"{self._place()}, {widths} widths"
+            loss = loss_of(self.loss, self.net(x, at=mixture), y, at=at)
+        if loss.requires_grad:  # not where all that is alive learns nothing
+            loss.backward(inputs=inputs)
+        return loss.detach()
 
     def _autocast(self, x: Tensor) -> torch.autocast:
         dtype = self.config.autocast
@@ -141,115 +237,90 @@ class Search:
     # -- the other half: the architecture ------------------------------------------------
 
     def _update_architecture(
-        self, lr: float, x_train: Tensor, y_train: Tensor
+        self, batch: Batch, lr: float
     ) -> tuple[Tensor, Tensor | None, Mixture]:
-        """Lines 17 to 23: descend on the other half of the data, plus the cost term."""
+        """Lines 17 to 23: descend on the other half of the data, plus the cost term.
+
+        All three gradients are taken at the same point, then all parameters move.
+        """
         config = self.config
-        x, y = self.valid(self.step)
+        valid = self._batch(self.valid, "valid")
         mixture = self.net.mixture(generator=self._generator)
         leaf = mixture.leaf()
-        passes = [leaf.with_widths(w, rng=self._rng) for w in config.search_passes]
+        passes = [(leaf.with_widths(w, rng=self._rng), w) for w in config.search_passes]
         if config.order == 2:
             rate = lr if config.unroll_lr is None else config.unroll_lr
-            loss = self._unrolled_loss((x_train, y_train), (x, y), passes, rate)
+            loss = self.unrolled_loss(batch, valid, [settled for settled, _ in passes], rate)
         else:
-            loss = torch.zeros((), device=x.device)
-            for settled in passes:
-                # Only the architecture is asked for: gradients of the weights would be
-                # computed for nothing.
-                part = self._loss(x, y, settled)
-                part.backward(inputs=[leaf.weights])
-                loss += part.detach()
+            # Only the architecture is asked for: gradients of the weights would be computed
+            # for nothing.
+            losses = [self._backward(valid, m, w, inputs=[leaf.weights]) for m, w in passes]
+            loss = torch.stack(losses).sum()
 
         self._arch_optimiser.zero_grad(set_to_none=True)
         outer = (mixture.weights * _or_zero(leaf.weights.grad, leaf.weights)).sum()
-        cost = self._cost_term(mixture)
-        if cost is not None:
+        cost = None
+        if self._cost is not None:
+            cost = self._cost(mixture)
             outer = outer + self.cost_weight * cost
-        outer = outer + self._order_term()
+        if config.order_penalty:
+            outer = outer + config.order_penalty * self._order_term()
         outer.backward()
-        nn.utils.clip_grad_norm_(self._arch, config.clip)
+        norm = nn.utils.clip_grad_norm_(self._arch, config.clip)
+        require_finite(norm, "gradient of the architecture", at=self._place())
         self._arch_optimiser.step()
         return loss, None if cost is None else cost.detach(), mixture
 
-    def _unrolled_loss(
-        self,
-        train: tuple[Tensor, Tensor],
-        valid: tuple[Tensor, Tensor],
-        passes: list[Mixture],
-        rate: float,
+    def unrolled_loss(
+        self, train: Batch, valid: Batch, passes: Sequence[Mixture], rate: float
     ) -> Tensor:
-        """The loss after one weight step, differentiated through that step (DARTS, Eq. 7)."""
-        names = [name for name, _ in self.net.network.named_parameters()]
+        """The loss after one weight step, differentiated through that step (DARTS, Eq. 7).
 
-        def loss_at(weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            with self._autocast(x):
-                parts = [
-                    self.loss(functional_call(self.net.network, dict(weights), (x, m)), y)
-                    for m in passes
-                ]
-            return torch.stack(parts).sum()
+        The weights stay as they are; the gradient is added to that of ``passes[0].weights``.
+        It is exact (double backward), so that the graphs of all passes are in memory at once.
 
-        weights = dict(zip(names, self._weights))
+        Args:
+            train: batch of the inner step.
+            valid: batch of the loss.
+            passes: mixtures with the same `Mixture.leaf` and different widths.
+            rate: size of the inner step.
+        """
+        def loss_at(weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
+            x, y = batch
+            losses = []
+            for mixture in passes:
+                with self._autocast(x):
+                    y_hat = functional_call(self.net.network, dict(weights), (x, mixture))
+                    losses.append(loss_of(self.loss, y_hat, y, at=self._place()))
+            return torch.stack(losses).sum()
+
+        weights = {n: p for n, p in self.net.network.named_parameters() if p.requires_grad}
         inner = torch.autograd.grad(
-            loss_at(weights, *train), self._weights, create_graph=True, allow_unused=True
+            loss_at(weights, train), list(weights.values()), create_graph=True, allow_unused=True
         )
         moved = {
             name: w if g is None else w - rate * g for (name, w), g in zip(weights.items(), inner)
         }
-        loss = loss_at(moved, *valid)
+        loss = loss_at(moved, valid)
         loss.backward(inputs=[passes[0].weights])
         return loss.detach()
 
     def _order_term(self) -> Tensor:
         """The paper's order term: path logits are pushed to descend along each path."""
-        total = torch.zeros((), device=self._arch[0].device)
-        if self.config.order_penalty:
-            for group in self.net.architecture.groups:
-                if any(parent >= 0 for parent in group.order):
-                    logits = self.net.architecture.get_parameter(group.name)
-                    total = total + order_penalty(logits, group.order).sum()
-        return self.config.order_penalty * total
-
-    # -- cost ----------------------------------------------------------------------------
-
-    def _cost_terms(self, device: torch.device) -> tuple[ExpectedCost, list[Any]] | None:
-        control = self.config.cost
-        if control is None:
-            return None
-        expected = ExpectedCost(self.net.graph, control.metric, target=control.target).to(device)
-        shares = (control.share_structure, 1 - control.share_structure)
-        parts = []
-        for share, structure in zip(shares, (True, False)):
-            values, held = uniform_structure(self.net.graph, structure=structure)
-            parts.append(
-                (share, torch.tensor(held, device=device), torch.tensor(values, device=device))
-            )
-        return expected, parts
-
-    def _cost_term(self, mixture: Mixture) -> Tensor | None:
-        """Expected cost over target: structure and widths apart, the other side held."""
-        if self._cost is None:
-            return None
-        expected, parts = self._cost
-        total = torch.zeros((), device=mixture.odds.device)
-        for share, held, values in parts:
-            total = total + share * expected(torch.where(held, values, mixture.odds))
+        total = torch.zeros((), device=self._device)
+        for group in self.net.architecture.groups:
+            if any(parent >= 0 for parent in group.order):
+                logits = self.net.architecture.get_parameter(group.name)
+                total = total + order_penalty(logits, group.order).sum()
         return total
 
     def _control_cost(self) -> None:
         """Double or halve the weight of the cost when the derived network leaves its band."""
         control = self.config.cost
-        if control is None or not control.every or self.step <= self.config.pretrain_steps:
+        if self._cost is None or control is None or not control.every:
             return
-        if (self.step - self.config.pretrain_steps) % control.every:
-            return
-        genotype = self.net.derive()
-        derived = getattr(count(self.net.graph, genotype), control.metric) / control.target
-        if derived > control.band[1]:
-            self.cost_weight *= 2
-        elif derived < control.band[0]:
-            self.cost_weight /= 2
+        if (self.step - self.config.pretrain_steps) % control.every == 0:
+            self.cost_weight = self._cost.adjust(self.cost_weight, self.net.derive())
 
     # -- checkpoints ---------------------------------------------------------------------
 
@@ -262,40 +333,61 @@ class Search:
             "step": self.step,
             "cost_weight": self.cost_weight,
             "generator": self._generator.get_state(),
-            "rng": _plain(self._rng.getstate()),
-            "total_steps": self.config.total_steps,
+            "rng": as_lists(self._rng.getstate()),
+            "pretrain_steps": self.config.pretrain_steps,
+            "search_steps": self.config.search_steps,
+            "device": self._device.type,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint.
+        """Go on from a checkpoint, with the learning rates of this search's config.
 
         Raises:
-            CheckpointError: it was saved for another space, or another number of steps.
+            CheckpointError: it lacks entries, or was saved for another space, another
+                number of steps or another kind of device.
         """
-        if state["total_steps"] != self.config.total_steps:
+        require_keys(state, _KEYS, "search")
+        planned = (self.config.pretrain_steps, self.config.search_steps)
+        saved = (state["pretrain_steps"], state["search_steps"])
+        if saved != planned:
             raise CheckpointError(
                 "a search resumes with the number of steps it was planned for",
-                got=f"{state['total_steps']} steps",
-                at=f"a config of {self.config.total_steps} steps",
+                got=f"{saved[0]} + {saved[1]} steps",
+                at=f"a config of {planned[0]} + {planned[1]} steps",
                 fix="The radius follows the share of steps done; use the same config.",
             )
-        self.net.load_state_dict(state["net"])
-        self._weight_optimiser.load_state_dict(state["weight_optimiser"])
-        self._arch_optimiser.load_state_dict(state["arch_optimiser"])
+        if state["device"] != self._device.type:
+            raise CheckpointError(
+                "a search resumes on the kind of device that its random numbers came from",
+                got=f"a checkpoint from {state['device']}",
+                at=f"a search on {self._device}",
+                fix="Move the network before its Search is made.",
+            )
+        load_part(self.net, state["net"], "supernet")
+        load_part(self._weight_optimiser, state["weight_optimiser"], "optimiser of the weights")
+        load_part(self._arch_optimiser, state["arch_optimiser"], "optimiser of the architecture")
+        # The settings of the config hold, not those of the run that saved.
+        for group in self._arch_optimiser.param_groups:
+            group.update(lr=self.config.arch_lr, betas=self.config.arch_betas)
         self.step = state["step"]
         self.cost_weight = state["cost_weight"]
         self._generator.set_state(state["generator"].cpu())
-        self._rng.setstate(_tuples(state["rng"]))
+        self._rng.setstate(as_tuples(state["rng"]))
+
+
+_KEYS = (
+    "net",
+    "weight_optimiser",
+    "arch_optimiser",
+    "step",
+    "cost_weight",
+    "generator",
+    "rng",
+    "pretrain_steps",
+    "search_steps",
+    "device",
+)
 
 
 def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient.detach()
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that a checkpoint loads with ``weights_only=True``."""
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

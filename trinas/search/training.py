@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trinas._core.errors import CheckpointError
-from trinas.search.config import Batches, Loss, TrainConfig
+from trinas.search.checks import (
+    load_part,
+    loss_of,
+    own_randomness,
+    require_finite,
+    require_keys,
+    take_batch,
+)
+from trinas.search.config import Batches, ConfigError, Loss, TrainConfig
 from trinas.search.report import StepReport
 
 
@@ -24,6 +32,9 @@ class Training:
         loss: of prediction and target.
         train: batches by step number.
         config: all settings.
+
+    Raises:
+        ConfigError: there is nothing to train.
 
     >>> import torch, trinas as tn
     >>> model = tn.build(tn.lower(tn.conv(3, 1), (1, 8, 8)))
@@ -40,7 +51,12 @@ class Training:
         self.train = train
         self.config = config
         self.step = 0
-        self._optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
+        self._weights = list(model.parameters())
+        if not self._weights:
+            raise ConfigError(
+                "a training trains weights", got=f"{type(model).__name__} without any"
+            )
+        self._optimiser = torch.optim.Adam(self._weights, lr=config.lr)
 
     def __iter__(self) -> Iterator[StepReport]:
         """Do the steps that are left."""
@@ -48,22 +64,28 @@ class Training:
             yield self.advance()
 
     def advance(self) -> StepReport:
-        """Do one step and report it."""
+        """Do one step and report it.
+
+        Raises:
+            ConfigError: all steps are done.
+            DataError: a batch that is no pair of tensors on the device of the network.
+            ShapeError: a target of another shape than the prediction, or a loss that is
+                not one number.
+            DivergenceError: a loss or a gradient that is not finite; nothing was updated
+                with it. On an accelerator the report says so when its loss is read.
+        """
         config = self.config
-        progress = self.step / config.steps
-        lr = config.lr * config.schedule(progress)
+        if self.step >= config.steps:
+            raise ConfigError(
+                "a training has the steps of its config", got=f"a call after all {config.steps}"
+            )
+        lr = config.lr * config.schedule(self.step / config.steps)
         for group in self._optimiser.param_groups:
             group["lr"] = lr
         self.model.train()
-        x, y = self.train(self.step)
-        dtype = config.autocast
-        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = self.loss(self.model(x), y)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self._optimiser.step()
+        device = self._weights[0].device
+        with own_randomness(config.seed, self.step, device):
+            loss = self._update(device)
         self.step += 1
         return StepReport(
             phase="train",
@@ -71,8 +93,23 @@ class Training:
             total=config.steps,
             progress=self.step / config.steps,
             lr=lr,
-            loss=loss.detach(),
+            loss=loss,
         )
+
+    def _update(self, device: torch.device) -> Tensor:
+        config = self.config
+        at = f"train step {self.step + 1}"
+        x, y = take_batch(self.train, self.step, name="train", device=device)
+        dtype = config.autocast
+        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            loss = loss_of(self.loss, self.model(x), y, at=at)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.clip is not None:
+            norm = nn.utils.clip_grad_norm_(self._weights, config.clip)
+            require_finite(norm, "gradient", at=at)
+        self._optimiser.step()
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""
@@ -87,14 +124,16 @@ class Training:
         """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: it was saved for another number of steps.
+            CheckpointError: it lacks entries, does not fit the model, or was saved for
+                another number of steps.
         """
+        require_keys(state, ("model", "optimiser", "step", "total_steps"), "training")
         if state["total_steps"] != self.config.steps:
             raise CheckpointError(
                 "a training resumes with the number of steps it was planned for",
                 got=f"{state['total_steps']} steps",
                 at=f"a config of {self.config.steps} steps",
             )
-        self.model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        load_part(self.model, state["model"], "model")
+        load_part(self._optimiser, state["optimiser"], "optimiser")
         self.step = state["step"]

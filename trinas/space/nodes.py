@@ -32,7 +32,8 @@ class Node:
     """Any part of a space.
 
     Attributes:
-        name: what the node is called in paths; its kind where None.
+        name: what the node is called in paths; its kind where None. A place that has a
+            label of its own (an option, a skip, an edge of a cell) goes by that.
         declared: the line that made it, for messages; not part of equality.
     """
 

@@ -83,7 +83,7 @@ class OperationSpec:
     def symbols(self) -> tuple[Symbol, ...]:
         """The widths used in the settings."""
         found: dict[Symbol, None] = {}
-        for name in _names(type(self)):
+        for name, _ in _settings(type(self)):
             value = getattr(self, name)
             if isinstance(value, Symbolic):
                 found.update(dict.fromkeys(symbols(value)))
@@ -92,8 +92,8 @@ class OperationSpec:
     def bind(self, mapping: Mapping[Symbol, Value]) -> OperationSpec:
         """The same operation with symbols in its settings replaced."""
         changed = {
-            name: substitute(value, mapping)
-            for name in _names(type(self))
+            argument: substitute(value, mapping)
+            for name, argument in _settings(type(self))
             if isinstance(value := getattr(self, name), Symbolic)
         }
         return attrs.evolve(self, **changed) if changed else self
@@ -109,8 +109,9 @@ class OperationSpec:
 
 
 @cache
-def _names(kind: type[OperationSpec]) -> tuple[str, ...]:
-    return tuple(field.name for field in attrs.fields(kind))
+def _settings(kind: type[OperationSpec]) -> tuple[tuple[str, str], ...]:
+    """The settings of a kind of operation: attribute, and argument that sets it."""
+    return tuple((field.name, field.alias or field.name) for field in attrs.fields(kind))
 
 
 def resolve_dimension(length: int | str, x: Shape, y: Shape) -> int:

@@ -150,7 +150,8 @@ class _Quotient(Symbol):
         return f"({inside}+{self.numerator.const})//{self.divisor}"
 
     def __str__(self) -> str:
-        return f"({self.numerator})//{self.divisor}"
+        text = str(self.numerator)
+        return f"({f'({text})' if ' + ' in text else text} // {self.divisor})"
 
 
 @attrs.frozen(repr=False)
@@ -198,6 +199,8 @@ def _normal(const: int, terms: Sequence[tuple[Symbol, int]]) -> Value:
     kept = [(s, c) for s, c in merged.items() if c]
     if not kept:
         return const
+    if const == 0 and kept[0][1] == 1 and len(kept) == 1:
+        return kept[0][0]
     return Expr(const, tuple(sorted(kept, key=lambda term: term[0].sort_key())))
 
 
@@ -210,12 +213,12 @@ def _quotient(const: int, terms: Sequence[tuple[Symbol, int]], divisor: int) -> 
     if len(terms) == 1 and isinstance(terms[0][0], _Quotient) and terms[0][1] == 1:
         inner = terms[0][0]
         return (inner.numerator + const * inner.divisor) // (inner.divisor * divisor)
-    numerator = Expr(const, tuple(terms))
+    numerator = _expr(_normal(const, terms))
     if IN not in symbols(numerator):
         least, most = smallest(numerator) // divisor, largest(numerator) // divisor
         if least == most:
             return least
-    return Expr(0, ((_Quotient(numerator, divisor), 1),))
+    return _Quotient(numerator, divisor)
 
 
 def check_value(value: Value) -> Value:

@@ -248,7 +248,7 @@ class Architecture(nn.Module):
             raise SpaceError(
                 "a decision of the space has logits",
                 got=path,
-                fix="See graph.decisions; which inputs a cell's step keeps is derived, not learned.",
+                fix="See graph.decisions; the inputs that a cell's step keeps are derived.",
             )
         return self._rows[path]
 

@@ -18,6 +18,16 @@ Detail = Literal["blocks", "operations"]
 
 
 @runtime_checkable
+class HasGraph(Protocol):
+    """What a plain network shows of itself to be drawn."""
+
+    @property
+    def graph(self) -> Graph:
+        """The graph it runs."""
+        ...
+
+
+@runtime_checkable
 class HasWeights(Protocol):
     """What a supernet shows of itself to be drawn."""
 
@@ -31,7 +41,7 @@ class HasWeights(Protocol):
         ...
 
 
-Drawable = Node | OperationSpec | Graph | Genotype | HasWeights
+Drawable = Node | OperationSpec | Graph | Genotype | HasWeights | HasGraph
 
 
 def draw(
@@ -42,7 +52,7 @@ def draw(
     title: str | None = None,
     direction: Direction | None = None,
 ) -> Drawing:
-    """Draw a space, a graph, a genotype or a supernet.
+    """Draw a space, a graph, a genotype, a supernet or a plain network.
 
     A space is drawn as it is written: choices, trees and repeats as nested frames. A
     graph is drawn with all its options. A genotype is drawn as the network it describes.
@@ -100,8 +110,10 @@ def _view(what: object, genotype: Genotype | None) -> View:
             raise DrawingError("a genotype is drawn alone", fix="Leave the second one out.")
         case HasWeights():
             return open_view(what.graph, genotype, _checked(what.graph, what.weights()))
+        case HasGraph():
+            return open_view(what.graph, genotype)
     raise DrawingError(
-        "a drawing shows a space, a graph, a genotype or a supernet",
+        "a drawing shows a space, a graph, a genotype, a supernet or a network",
         got=type(what).__name__,
         fix="Lower or derive what you have first.",
     )

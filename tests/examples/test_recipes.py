@@ -1,0 +1,99 @@
+"""Recipes: the paper's numbers are the paper's, and all of them can be run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import trinas as tn
+from examples.sr_trilevel.recipes import RECIPES, Recipe, paper, smoke
+
+every = pytest.mark.parametrize("name", RECIPES)
+
+
+@every
+def test_a_recipe_is_named_as_it_is_called(name):
+    recipe = RECIPES[name]()
+
+    assert recipe.name == name
+    assert recipe == RECIPES[name]()
+    assert RECIPES[name].__doc__
+
+
+@every
+def test_a_recipe_is_text_that_tells_every_setting(name):
+    recipe = RECIPES[name]()
+    written = json.loads(recipe.to_json())
+
+    assert set(written) == set(Recipe.__attrs_attrs__[i].name for i in range(len(written)))
+    assert written["search"]["search_steps"] == recipe.search.search_steps
+    assert written["train"]["steps"] == recipe.train.steps
+
+
+@every
+def test_all_three_levels_are_searched(name):
+    recipe = RECIPES[name]()
+    graph = tn.lower(recipe.space(), (3, recipe.patch, recipe.patch))
+
+    assert {d.kind for d in graph.decisions.values()} == {"operation", "path", "width"}
+    assert graph.out_shape == tn.lower(
+        tn.seq(tn.conv(3, 3 * recipe.scale**2), tn.pixel_shuffle(recipe.scale)),
+        (3, recipe.patch, recipe.patch),
+    ).out_shape  # fmt: skip
+
+
+@every
+def test_the_radius_grows_from_nothing_to_the_whole(name):
+    recipe = RECIPES[name]()
+    radius = recipe.radius()
+    values = [radius(share / 20) for share in range(21)]
+
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (0, 1)
+    for kind in ("operation", "path"):
+        assert recipe.relaxations()[kind].radius == radius
+
+
+def test_the_papers_space_and_relaxations():
+    recipe = paper()
+    path = recipe.relaxations()["path"]
+
+    assert (recipe.features, recipe.scale, recipe.slots) == (64, 4, 5)
+    assert (recipe.cells, recipe.convs) == (5, 2)
+    assert recipe.ratios == (1 / 3, 1 / 2, 2 / 3, 5 / 6, 1)
+    assert (path.strength, path.form) == (0.1, "linear")
+    assert [recipe.radius()(share) for share in (0, 0.25, 1)] == [0, 0.25, 1], "step / total"
+
+
+def test_the_papers_search():
+    """Design notes and appendix A.1: 100 + 100 epochs of 575 steps; batch 3; 32 x 32."""
+    recipe, search = paper(), paper().search
+
+    assert (search.pretrain_steps, search.search_steps) == (100 * 575, 100 * 575)
+    assert (recipe.patch, recipe.batch, recipe.flips) == (32, 3, "horizontal")
+    assert (search.weight_lr, search.arch_lr, search.arch_betas) == (1e-4, 3e-4, (0.5, 0.999))
+    assert search.clip == 5
+    epochs = (24, 25, 49, 50, 74, 75, 99)
+    rates = [search.weight_schedule(epoch / 100) for epoch in epochs]
+    assert rates == [1, 1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 8, 1 / 8]
+    assert sorted(search.search_passes) == ["narrowest", "sampled", "widest"]
+    assert sorted(search.pretrain_passes) == ["narrowest", "random", "random", "widest"]
+    assert search.cost is not None
+    assert search.cost.share_structure == 2 / 7
+    assert search.cost.every == 575
+    assert search.order == 1
+
+
+def test_the_papers_training():
+    """Appendix A.2: 900 epochs, batch 16, halved at 225, 450 and 675."""
+    recipe, train = paper(), paper().train
+
+    assert train.steps == 900 * round((800 + 2650) / 16)
+    assert (recipe.train_batch, recipe.train_patch, train.lr) == (16, 32, 1e-4)
+    rates = [train.schedule(epoch / 900) for epoch in (224, 225, 450, 675)]
+    assert rates == [1, 1 / 2, 1 / 4, 1 / 8]
+
+
+def test_the_smoke_run_is_small():
+    assert smoke().search.total_steps + smoke().train.steps < 100

@@ -1,0 +1,187 @@
+"""What a step checks: its batches, its losses, the checkpoint it goes on from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trinas._core.errors import CheckpointError, DataError, ShapeError, TrinasError
+from trinas.search.config import Batches, Loss
+
+
+class DivergenceError(TrinasError):
+    """A loss or a gradient that is not a finite number."""
+
+
+def take_batch(
+    batches: Batches, step: int, *, name: str, device: torch.device
+) -> tuple[Tensor, Any]:
+    """The batch of a step.
+
+    Raises:
+        DataError: it is no pair of an input and a target, or lies on another device.
+    """
+    batch: Any = batches(step)
+    place = f"{name}({step})"
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        raise DataError(
+            "a batch is a pair of an input tensor and a target",
+            got=_describe(batch),
+            at=place,
+            fix=f"{name} takes the number of the step and returns both.",
+        )
+    for part in batch:
+        if isinstance(part, Tensor) and part.device.type != device.type:
+            raise DataError(
+                "batches lie on the device of the network",
+                got=f"a tensor on {part.device}, the network on {device}",
+                at=place,
+                fix="Move both, the network before its Search or Training is made.",
+            )
+    return batch[0], batch[1]
+
+
+def _describe(batch: object) -> str:
+    if isinstance(batch, tuple | list):
+        return (
+            f"{type(batch).__name__} of {', '.join(type(b).__name__ for b in batch) or 'nothing'}"
+        )
+    return f"a {type(batch).__name__}"
+
+
+def loss_of(loss: Loss, prediction: Tensor, target: Any, *, at: str) -> Tensor:
+    """The loss of a prediction, checked.
+
+    Args:
+        loss: as the user gave it.
+        prediction: what the network returned.
+        target: as the user's data gave it. A target of floating point numbers has the
+            shape of the prediction, as most losses would broadcast another one silently;
+            class numbers, and targets that are no tensor, are left to the loss.
+        at: phase and step, for messages.
+
+    Raises:
+        ShapeError: the target has another shape, or the loss is no tensor of no dimensions.
+        DivergenceError: the loss is not finite (asked on the CPU only: elsewhere the host
+            would have to wait for it, and a report says so when its loss is read).
+        DataError: the loss does not depend on the prediction.
+    """
+    compared = isinstance(target, Tensor) and target.is_floating_point()
+    if compared and target.shape != prediction.shape:
+        raise ShapeError(
+            "a target has the shape of the prediction",
+            got=f"target {tuple(target.shape)}, prediction {tuple(prediction.shape)}",
+            at=at,
+            fix="Reshape one of them; to leave it to the loss, return the target in a tuple.",
+        )
+    value: Any = loss(prediction, target)
+    if not isinstance(value, Tensor) or value.dim():
+        raise ShapeError(
+            "a loss is a tensor of no dimensions",
+            got=f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else _describe(value),
+            at=at,
+            fix="Take its mean or its sum.",
+        )
+    if prediction.requires_grad and not value.requires_grad:
+        raise DataError(
+            "a loss depends on the prediction",
+            got="a loss without gradient",
+            at=at,
+            fix="Is something detached, or computed under torch.no_grad?",
+        )
+    require_finite(value, "loss", at=at)
+    return value
+
+
+def require_finite(value: Tensor, what: str, *, at: str, wait: bool = False) -> None:
+    """Stop where a number that steps are made of is none.
+
+    Args:
+        value: a tensor of no dimensions.
+        what: its name in the message.
+        at: phase and step.
+        wait: look at it on an accelerator too.
+
+    Raises:
+        DivergenceError: it is NaN or infinite.
+    """
+    if value.device.type != "cpu" and not wait:
+        return
+    number = float(value.detach())
+    if not math.isfinite(number):
+        raise DivergenceError(
+            f"the {what} is finite at every step",
+            got=number,
+            at=at,
+            fix="Lower the learning rate, and look for pixels or targets that are not finite.",
+        )
+
+
+@contextmanager
+def own_randomness(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Make what is drawn from torch's global generators (by dropout) a function of the step.
+
+    The generators stand afterwards where they stood before, so a run that was resumed
+    draws what an uninterrupted one does, whatever else happens in the process.
+    """
+    number = (seed * 1_000_003 + step) % 2**63
+    if device.type == "cpu":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(number)
+            yield
+        return
+    module = torch.get_device_module(device)
+    index = module.current_device() if device.index is None else device.index
+    with torch.random.fork_rng(devices=[index], device_type=device.type), module.device(index):
+        torch.default_generator.manual_seed(number)
+        module.manual_seed(number)
+        yield
+
+
+def require_keys(state: Any, keys: Collection[str], what: str) -> None:
+    """Check that a checkpoint has the entries it needs.
+
+    Raises:
+        CheckpointError: it is no dictionary, or lacks some.
+    """
+    present = set(state) if isinstance(state, dict) else set[str]()
+    missing = [key for key in keys if key not in present]
+    if missing:
+        raise CheckpointError(
+            f"a checkpoint of a {what} holds all of its state",
+            got=f"one without {', '.join(missing)}",
+            fix=f"Load what {what.capitalize()}.state_dict gave.",
+        )
+
+
+def load_part(part: Any, state: Any, name: str) -> None:
+    """Load the state of a module or optimiser.
+
+    Raises:
+        CheckpointError: it does not fit.
+    """
+    try:
+        part.load_state_dict(state)
+    except CheckpointError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"the {name} of a checkpoint fits what it is loaded into",
+            got=" ".join(str(error).split())[:200],
+            fix="Build it from the same space, model and settings.",
+        ) from error
+
+
+def as_lists(value: Any) -> Any:
+    """Nested tuples as lists, so that a checkpoint loads with ``weights_only=True``."""
+    return [as_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def as_tuples(value: Any) -> Any:
+    """What `as_lists` was given."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list) else value
