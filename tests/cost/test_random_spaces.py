@@ -33,7 +33,7 @@ def _probability(graph: tn.Graph, odds: torch.Tensor, genotype: tn.Genotype) -> 
     return result
 
 
-@settings(max_examples=60)
+@settings(max_examples=200)
 @given(space=small_spaces(60), seed=st.integers(0, 1000))
 def test_expectation_is_enumeration(space, seed):
     graph = tn.lower(space, IN_SHAPE)

@@ -228,8 +228,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
     with pytest.raises(GenotypeError, match=r"at .*broken\.json"):
         Genotype.from_json(path, graph())
-    with pytest.raises(FileNotFoundError):
-        Genotype.from_json(tmp_path / "nowhere.json", graph())
+    with pytest.raises(GenotypeError, match=r"read from a text file; .* at .*nowhere\.json"):
+        Genotype.load(tmp_path / "nowhere.json", graph())
+    path.write_bytes(b"\x89PNG\r\n\xff")
+    with pytest.raises(GenotypeError, match=r"read from a text file; .* at .*broken\.json"):
+        Genotype.load(str(path), graph())
 
 
 def test_looking_up_takes_the_same_time_in_large_genotypes():

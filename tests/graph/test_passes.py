@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from strategies import IN_SHAPE, small_spaces, spaces
 
 import trinas as tn
-from trinas._core.errors import GenotypeError
+from trinas._core.errors import GenotypeError, ShapeError
 from trinas.graph import remove_dead
 
 seeds = st.integers(0, 3)
@@ -136,17 +136,16 @@ def test_one_of_several_widths_can_be_settled():
     assert len(half.vertex("batch_norm")["shape"].symbols) == 1
 
 
-def test_a_shortcut_that_became_the_identity_passes_the_pieces_on():
-    """Settled so that both sides agree, the 1x1 convolution is no more."""
+def test_a_shortcut_to_another_width_follows_one_piece():
+    """Cut piece by piece, a tensor that has to become one piece would be cut wrongly."""
     a, b, c = (tn.width(values=(2, 4), name=name) for name in "abc")
     pieces = tn.concat(tn.conv(1, a), tn.conv(1, c))
-    space = tn.seq(pieces, tn.shortcut(b + c), tn.conv(1, a + b + c), tn.conv(1, 4))
-    graph = tn.lower(space, (4, 8, 8))
-    half = tn.specialise(graph, {"a": 4, "b": 4})
 
-    tn.lint(half)
-    assert len(graph.vertex("shortcut")["shape"].segments) == 1
-    assert len(half.vertex("shortcut")["shape"].segments) == 2
+    with pytest.raises(ShapeError, match=r"in one piece; got pieces .*a, .*c; at shortcut .* Put a 1x1"):
+        tn.lower(tn.seq(pieces, tn.shortcut(b + c)), (4, 8, 8))
+    pieces = tn.concat(tn.conv(1, a), tn.conv(1, c))
+    graph = tn.lower(tn.seq(pieces, tn.shortcut(a + c), tn.conv(1, 4)), (4, 8, 8))
+    assert len(graph.vertex("shortcut")["shape"].segments) == 2
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_weights_start_as_their_names_say():
 
 
 def test_a_start_can_be_given():
+    @tn.operation("user_half")
     class Half(ScaleShift):
         def init(self, name, weight):
             nn.init.constant_(weight, 0.5)
@@ -123,6 +124,7 @@ def test_a_start_can_be_given():
 
 
 def test_matrices_start_as_convolutions_do_in_torch():
+    @tn.operation("user_matrix")
     class Matrix(tn.Operation):
         def weights(self, x, y):
             return {"matrix": (64, "in")}
@@ -137,6 +139,7 @@ def test_matrices_start_as_convolutions_do_in_torch():
 
 
 def test_what_computes_nothing_says_so():
+    @tn.operation("user_empty")
     class Empty(tn.Operation):
         pass
 
@@ -146,6 +149,7 @@ def test_what_computes_nothing_says_so():
 
 
 def test_a_dimension_that_is_none_is_refused():
+    @tn.operation("user_odd")
     class Odd(tn.Operation):
         def weights(self, x, y):
             return {"weight": ("outs",)}
@@ -167,3 +171,23 @@ def test_settings_may_be_private():
     graph = tn.lower(Private(tn.width(values=(2, 4))), SHAPE)
 
     assert tn.specialise(graph, {"user_private/width": 4}).out_shape.channels == 4
+
+
+def test_an_operation_has_a_name_of_its_own():
+    """Without one, different operations would look alike in texts, digests and checkpoints."""
+
+    class Nameless(tn.Operation):
+        def forward(self, x):
+            return x
+
+    class Heir(ScaleShift):
+        pass
+
+    for thing in (Nameless(), Heir()):
+        with pytest.raises(tn.TrinasError, match=r"name of its own; got (Nameless|Heir); at test_"):
+            tn.seq(thing)
+    with pytest.raises(tn.TrinasError, match="operation names are unique"):
+        tn.operation("conv")(Nameless)
+    assert "registered" not in vars(Nameless)
+    with pytest.raises(tn.TrinasError, match="a function that returns nodes; got 5"):
+        tn.operation("user_number")(5)

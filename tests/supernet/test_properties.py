@@ -27,7 +27,7 @@ def compiled(graph, seed, relax=None):
     return net
 
 
-@settings(max_examples=60)
+@settings(max_examples=200)
 @given(space=spaces(), seed=SEEDS)
 def test_a_built_network_is_the_supernet_at_its_genotype(space, seed):
     graph = tn.lower(space, IN_SHAPE)
@@ -38,7 +38,7 @@ def test_a_built_network_is_the_supernet_at_its_genotype(space, seed):
     torch.testing.assert_close(model(X), net(X, at=genotype), **CLOSE)
 
 
-@settings(max_examples=60)
+@settings(max_examples=200)
 @given(space=spaces(), seed=SEEDS)
 def test_masks_are_slices(space, seed):
     graph = tn.lower(space, IN_SHAPE)
@@ -48,7 +48,7 @@ def test_masks_are_slices(space, seed):
     torch.testing.assert_close(net(X, at=genotype, widths="soft"), net(X, at=genotype), **CLOSE)
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(space=spaces(), seed=SEEDS, hard=st.booleans())
 def test_skipping_changes_no_gradient(space, seed, hard):
     graph = tn.lower(space, IN_SHAPE)
@@ -68,7 +68,7 @@ def test_skipping_changes_no_gradient(space, seed, hard):
         torch.testing.assert_close(skipped, full)
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(space=spaces(), seed=SEEDS)
 def test_a_specialised_space_is_the_space_with_these_decisions_taken(space, seed):
     graph = tn.lower(space, IN_SHAPE)
@@ -94,7 +94,7 @@ def test_a_specialised_space_is_the_space_with_these_decisions_taken(space, seed
     torch.testing.assert_close(small(X), net(X, at=tn.Mixture.from_weights(graph, flat, flat)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
 @given(space=spaces(), seed=SEEDS)
 def test_counts_are_those_of_torchinfo(space, seed):
     graph = tn.lower(space, IN_SHAPE)

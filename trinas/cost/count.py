@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from trinas._core.errors import GenotypeError
-from trinas.graph import Genotype, Graph, specialise
+from trinas.graph import Genotype, Graph, require_graph, specialise
 from trinas.space.shape import Shape
 
 Metric: TypeAlias = Literal["params", "macs"]
@@ -56,8 +56,10 @@ def count(graph: Graph, genotype: Mapping[str, Any] | None = None) -> Cost:
     >>> tn.cost.count(graph)
     Cost(params=256, macs=25600, bias_adds=800)
     """
+    require_graph(graph)
     if genotype is not None:
-        checked = genotype if isinstance(genotype, Genotype) else Genotype.of(graph, genotype)
+        bound = isinstance(genotype, Genotype) and genotype.graph is graph
+        checked = genotype if bound else Genotype.of(graph, genotype)
         graph = specialise(graph, checked)
     if graph.decisions:
         raise GenotypeError(

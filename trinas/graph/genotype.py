@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from trinas._core.errors import GenotypeError
-from trinas.graph.ir import Graph
+from trinas.graph.ir import Graph, require_graph
 from trinas.graph.walk import check_outcome, enumerate_outcomes, sample_outcomes, settle
 from trinas.space.decision import Decision, Picked
 
@@ -26,6 +26,18 @@ VERSION = 1
 def _canonical(values: Mapping[str, Any]) -> tuple[tuple[str, Picked], ...]:
     pairs = ((path, tuple(v) if isinstance(v, list) else v) for path, v in values.items())
     return tuple(sorted(pairs, key=lambda pair: str(pair[0])))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenotypeError(
+            "a genotype is read from a text file",
+            got=str(error),
+            at=str(path),
+            fix="Give the file that Genotype.save wrote.",
+        ) from None
 
 
 @attrs.frozen(repr=False)
@@ -65,6 +77,13 @@ class Genotype(Mapping[str, Picked]):
         trinas._core.errors.GenotypeError: an outcome is one of the options of its decision;
         got 'c'; at slot. The options are a, b.
         """
+        require_graph(graph)
+        if not isinstance(values, Mapping):
+            raise GenotypeError(
+                "a genotype is made from a mapping of decision paths to outcomes",
+                got=values,
+                fix="See graph.decisions for the paths.",
+            )
         given = dict(_canonical(values))
         for path, value in given.items():
             check_outcome(graph, path, value)
@@ -90,7 +109,7 @@ class Genotype(Mapping[str, Picked]):
         """
         if isinstance(text, Path):
             place: str | None = str(text)
-            text = text.read_text(encoding="utf-8")
+            text = _read(text)
         else:
             place = None
         try:
@@ -117,6 +136,15 @@ class Genotype(Mapping[str, Picked]):
                 fix="Read it with the trinas that wrote it.",
             )
         return cls.of(graph, data["decisions"])
+
+    @classmethod
+    def load(cls, path: str | Path, graph: Graph) -> Genotype:
+        """Read the file that `save` wrote, for a space.
+
+        Raises:
+            GenotypeError: no such file, or not a genotype of this space.
+        """
+        return cls.from_json(Path(path), graph)
 
     def to_json(self) -> str:
         """The genotype as a JSON object, keys sorted, one decision a line."""
@@ -148,6 +176,7 @@ def sample(graph: Graph, rng: random.Random | int | None = None) -> Genotype:
         graph: the space.
         rng: a ``random.Random``, or a seed; fresh randomness where None.
     """
+    require_graph(graph)
     source = rng if isinstance(rng, random.Random) else random.Random(rng)
     return Genotype(_canonical(sample_outcomes(graph, source)), graph)
 
@@ -161,5 +190,5 @@ def enumerate_genotypes(graph: Graph) -> Iterator[Genotype]:
     >>> len(list(enumerate_genotypes(tn.lower(space, (3, 8, 8))))), tn.cardinality(space)
     (6, 6)
     """
-    for values in enumerate_outcomes(graph):
+    for values in enumerate_outcomes(require_graph(graph)):
         yield Genotype(_canonical(values), graph)

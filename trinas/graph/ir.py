@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import networkx as nx
 
-from trinas.graph.text import to_text
+from trinas._core.errors import GenotypeError, GraphError
 from trinas.space.decision import Decision, Option, Picked
 from trinas.space.operation import OperationSpec
 from trinas.space.shape import Shape
@@ -60,8 +60,26 @@ class Source(NamedTuple):
     option: Option | None
 
 
+def require_graph(thing: object) -> Graph:
+    """Return `thing` if it is a graph.
+
+    Raises:
+        GraphError: it is not; a space is told to be lowered first.
+    """
+    if isinstance(thing, Graph):
+        return thing
+    raise GraphError(
+        "this takes a graph",
+        got=f"a {type(thing).__name__}",
+        fix="Call trinas.lower(space, in_shape) on a space, or take net.graph.",
+    )
+
+
 class Graph:
     """A lowered search space, read-only.
+
+    networkx freezes nodes and edges, not what they carry; that is not to be written to
+    either, since text, digest and equality are remembered.
 
     Args:
         nx_graph: the graph, as the contract has it; it is frozen, not copied.
@@ -167,6 +185,13 @@ class Graph:
         A decision that is not in `picked` stands at its first option (at its first few,
         where several are kept).
         """
+        for path in picked:
+            if path not in self._decisions:
+                raise GenotypeError(
+                    "a genotype names decisions of its space",
+                    got=path,
+                    fix="See graph.decisions; validate with Genotype.of.",
+                )
         flat = [0.0] * self.slots
         for path, decision in self._decisions.items():
             if path in picked:
@@ -188,8 +213,17 @@ class Graph:
 
     @cached_property
     def text(self) -> str:
-        """The stable text form: `trinas.graph.text` documents it."""
-        return to_text(self)
+        """The graph in lines of text, one per decision and per node.
+
+        Stable across processes and versions of networkx; for golden files and for reading::
+
+            decision slot: operation {a, b}
+            input -> 3x8x8
+            slot/a = conv(kernel=3, channels=3)(input) -> 3x8x8
+            slot = mix[slot](a: slot/a, b: input) -> 3x8x8
+            output slot
+        """
+        return _to_text(self)
 
     @cached_property
     def digest(self) -> str:
@@ -214,3 +248,36 @@ class Graph:
             f"Graph({len(self)} nodes, {len(self.decisions)} decisions, "
             f"{self.in_shape} -> {self.out_shape})"
         )
+
+
+def _to_text(graph: Graph) -> str:
+    """Write `graph` down, one line per decision and per node."""
+    lines = []
+    for decision in graph.decisions.values():
+        options = ", ".join(
+            f"{option}{'!' if option in decision.never else ''}" for option in decision.options
+        )
+        extra = f" keep {decision.keep}" if decision.kind == "inputs" else ""
+        order = f" after {list(decision.order)}" if decision.order is not None else ""
+        lines.append(f"decision {decision.path}: {decision.kind} {{{options}}}{extra}{order}")
+    for node in graph:
+        lines.append(_line(graph, node))
+    lines.append(f"output {graph.output}")
+    return "\n".join(lines) + "\n"
+
+
+def _line(graph: Graph, node: str) -> str:
+    vertex = graph.vertex(node)
+    if vertex["kind"] == "input":
+        return f"{node} -> {vertex['shape']}"
+    head = str(vertex["op"]) if vertex["op"] is not None else vertex["kind"]
+    if vertex["decision"] is not None:
+        head += f"[{vertex['decision']}]"
+    if vertex["weights"] not in (None, node):
+        head += f"<{vertex['weights']}>"
+    inputs = []
+    for position, (producer, option) in enumerate(graph.sources(node)):
+        factor = vertex["coefs"][position] if vertex["coefs"] else 1.0
+        text = producer if factor == 1.0 else f"{factor!r}*{producer}"
+        inputs.append(text if option is None else f"{option}: {text}")
+    return f"{node} = {head}({', '.join(inputs)}) -> {vertex['shape']}"

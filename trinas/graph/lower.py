@@ -75,8 +75,8 @@ def lower(space: Node | OperationSpec, in_shape: Sequence[int]) -> Graph:
     output slot
     """
     root = as_node(space)
-    numbers = tuple(in_shape)
-    if not numbers or any(not whole(n, 1) for n in numbers):
+    numbers = tuple(in_shape) if isinstance(in_shape, Sequence) else (in_shape,)
+    if not isinstance(in_shape, Sequence) or not numbers or any(not whole(n, 1) for n in numbers):
         raise ShapeError(
             "an input shape is (channels, height, width) or (features,), each at least 1",
             got=numbers,

@@ -22,6 +22,7 @@ from trinas.ops.spec import (
     operation,
     require_fixed_channels,
     require_image,
+    true_or_false,
 )
 from trinas.space.nodes import Op
 from trinas.space.shape import Shape
@@ -69,7 +70,7 @@ class Conv(_Convolution):
 
     channels: Value = attrs.field(validator=_usable)
     stride: int = attrs.field(default=1, validator=at_least(1))
-    bias: bool = True
+    bias: bool = attrs.field(default=True, validator=true_or_false)
     dilation: int = attrs.field(default=1, validator=at_least(1))
     groups: int = attrs.field(default=1, validator=at_least(1))
     registered = "conv"
@@ -129,7 +130,7 @@ class DepthwiseConv(_Convolution):
     """A 2d convolution of every channel by itself."""
 
     stride: int = attrs.field(default=1, validator=at_least(1))
-    bias: bool = True
+    bias: bool = attrs.field(default=True, validator=true_or_false)
     dilation: int = attrs.field(default=1, validator=at_least(1))
     registered = "dwconv"
 
@@ -187,6 +188,14 @@ class Shortcut(Operation):
     def out_shape(self, x: Shape) -> Shape:
         """``(channels, H, W)``."""
         require_image(x, "a shortcut")
+        if len(x.segments) > 1 and not same(x.channels, self.channels):
+            # Whether it is the identity hangs on the widths, and where it is, the pieces
+            # would have to become one.
+            raise ShapeError(
+                "a shortcut to another width follows a tensor in one piece",
+                got=f"pieces {', '.join(map(str, x.segments))}",
+                fix="Put a 1x1 convolution behind the concatenation of searched widths.",
+            )
         return x if same(x.channels, self.channels) else x.with_channels(self.channels)
 
     def weights(self, x: Shape, y: Shape) -> Mapping[str, tuple[int | str, ...]]:
@@ -223,7 +232,7 @@ class Linear(Operation):
     """A fully connected layer on vectors."""
 
     features: Value = attrs.field(validator=_usable)
-    bias: bool = True
+    bias: bool = attrs.field(default=True, validator=true_or_false)
     registered = "linear"
 
     def out_shape(self, x: Shape) -> Shape:

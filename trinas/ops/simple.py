@@ -11,7 +11,17 @@ from torch.nn import functional as F
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError
-from trinas.ops.spec import Cut, Operation, at_least, leaf, operation, require_image, require_known
+from trinas.ops.spec import (
+    Cut,
+    Operation,
+    at_least,
+    finite,
+    leaf,
+    operation,
+    require_image,
+    require_known,
+    true_or_false,
+)
 from trinas.space.nodes import Op
 from trinas.space.shape import Shape
 
@@ -68,8 +78,8 @@ class Activation(Operation):
 class BatchNorm(Operation):
     """Batch normalisation of feature maps; its statistics are cut with the width."""
 
-    affine: bool = True
-    momentum: float = 0.1
+    affine: bool = attrs.field(default=True, validator=true_or_false)
+    momentum: float = attrs.field(default=0.1, validator=finite)
     registered = "batch_norm"
 
     def out_shape(self, x: Shape) -> Shape:
@@ -117,8 +127,8 @@ class BatchNorm(Operation):
 class Affine(Operation):
     """``scale * x + shift`` with two fixed numbers, such as tanh mapped to [0, 1]."""
 
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float = attrs.field(default=1.0, validator=finite)
+    shift: float = attrs.field(default=0.0, validator=finite)
     registered = "affine"
 
     def forward(self, x: Tensor) -> Tensor:

@@ -157,9 +157,16 @@ def operation(name: str) -> Callable[[T], T]:
         if isinstance(thing, type) and issubclass(thing, OperationSpec):
             # A class that is one already must not be made one again: it lost its defaults.
             frozen = thing if "__attrs_attrs__" in vars(thing) else attrs.frozen(thing)
-            frozen.registered = name
             operations.register(name)(frozen)
+            frozen.registered = name
             return cast(T, frozen)
+        if not callable(thing):
+            raise SpaceError(
+                "an operation is a subclass of Operation, or a function that returns nodes",
+                got=thing,
+                at=declared_at(),
+                fix="Use @trinas.operation(name) as a decorator.",
+            )
         operations.register(name)(thing)
         return cast(T, thing)
 
@@ -187,6 +194,38 @@ def op(operation_name: str, /, *args: Any, name: str | None = None, **settings: 
 def leaf(operation: OperationSpec, name: str | None) -> Op:
     """A node around one operation, with the line that asked for it."""
     return Op(operation, name=name, declared=declared_at())
+
+
+def true_or_false(
+    operation: OperationSpec, attribute: attrs.Attribute[bool], value: object
+) -> None:
+    """A validator for settings that are on or off.
+
+    Raises:
+        SpaceError: anything but True and False.
+    """
+    if not isinstance(value, bool):
+        raise SpaceError(
+            f"{attribute.name} of {operation.kind} is True or False",
+            got=repr(value),
+            at=declared_at(),
+            fix="Correct the setting.",
+        )
+
+
+def finite(operation: OperationSpec, attribute: attrs.Attribute[float], value: object) -> None:
+    """A validator for settings that are ordinary numbers.
+
+    Raises:
+        SpaceError: no number, infinite, or not a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SpaceError(
+            f"{attribute.name} of {operation.kind} is a finite number",
+            got=repr(value),
+            at=declared_at(),
+            fix="Correct the setting.",
+        )
 
 
 def at_least(least: int) -> Callable[[OperationSpec, attrs.Attribute[int], object], None]:

@@ -48,9 +48,8 @@ def take_batch(
 
 def _describe(batch: object) -> str:
     if isinstance(batch, tuple | list):
-        return (
-            f"{type(batch).__name__} of {', '.join(type(b).__name__ for b in batch) or 'nothing'}"
-        )
+        inside = ", ".join(type(part).__name__ for part in batch)
+        return f"a {type(batch).__name__} of {inside or 'nothing'}"
     return f"a {type(batch).__name__}"
 
 
@@ -126,20 +125,16 @@ def require_finite(value: Tensor, what: str, *, at: str, wait: bool = False) -> 
 def own_randomness(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Make what is drawn from torch's global generators (by dropout) a function of the step.
 
-    The generators stand afterwards where they stood before, so a run that was resumed
-    draws what an uninterrupted one does, whatever else happens in the process.
+    The generators (of the CPU, and of CUDA where that is the device) stand afterwards where
+    they stood before, so a run that was resumed draws what an uninterrupted one does,
+    whatever else happens in the process.
     """
     number = (seed * 1_000_003 + step) % 2**63
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(number)
-            yield
-        return
-    module = torch.get_device_module(device)
-    index = module.current_device() if device.index is None else device.index
-    with torch.random.fork_rng(devices=[index], device_type=device.type), module.device(index):
+    devices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(number)
-        module.manual_seed(number)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(number)
         yield
 
 

@@ -33,71 +33,85 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+def _positive(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
     if not _number(value) or not value > 0:
-        raise ConfigError(f"{attribute.name} is greater than 0", got=value)
+        raise ConfigError(f"{attribute.name} is greater than 0", got=value, at=type(owner).__name__)
 
 
-def _not_negative(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+def _not_negative(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
     if not _number(value) or not 0 <= value < math.inf:
-        raise ConfigError(f"{attribute.name} is at least 0", got=value)
+        raise ConfigError(f"{attribute.name} is at least 0", got=value, at=type(owner).__name__)
 
 
-def _share(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+def _share(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
     if not _number(value) or not 0 <= value <= 1:
-        raise ConfigError(f"{attribute.name} is a share, in [0, 1]", got=value)
+        raise ConfigError(
+            f"{attribute.name} is a share, in [0, 1]", got=value, at=type(owner).__name__
+        )
 
 
-def _below_1(_: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+def _below_1(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
     if not _number(value) or not 0 <= value < 1:
-        raise ConfigError(f"{attribute.name} lies in [0, 1)", got=value)
+        raise ConfigError(f"{attribute.name} lies in [0, 1)", got=value, at=type(owner).__name__)
 
 
-def _whole(_: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+def _whole(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{attribute.name} is a whole number", got=value)
+        raise ConfigError(f"{attribute.name} is a whole number", got=value, at=type(owner).__name__)
 
 
-def _one_or_two(_: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+def _one_or_two(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
     if value not in (1, 2):
-        raise ConfigError(f"{attribute.name} is 1 or 2", got=value, fix="2 unrolls a weight step.")
+        raise ConfigError(
+            f"{attribute.name} is 1 or 2",
+            got=value,
+            at=type(owner).__name__,
+            fix="2 unrolls a weight step.",
+        )
 
 
-def _metric(_: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+def _metric(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in get_args(Metric):
         known = ", ".join(get_args(Metric))
-        raise ConfigError(f"{attribute.name} is one of {known}", got=repr(value))
+        raise ConfigError(
+            f"{attribute.name} is one of {known}", got=repr(value), at=type(owner).__name__
+        )
 
 
-def _band(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+def _band(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
     if len(value) != 2 or not 0 <= value[0] <= value[1]:
         raise ConfigError(
             f"{attribute.name} is a pair, the lower end first",
             got=value,
+            at=type(owner).__name__,
             fix="Both are shares of the target, such as (0.9, 1.1).",
         )
 
 
-def _betas(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+def _betas(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
     if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
-        raise ConfigError(f"{attribute.name} are two numbers in [0, 1)", got=value)
+        raise ConfigError(
+            f"{attribute.name} are two numbers in [0, 1)", got=value, at=type(owner).__name__
+        )
 
 
-def _passes(_: Any, attribute: attrs.Attribute[Any], value: tuple[Widths, ...]) -> None:
+def _passes(owner: Any, attribute: attrs.Attribute[Any], value: tuple[Widths, ...]) -> None:
     unknown = [widths for widths in value if widths not in get_args(Widths)]
     if not value or unknown or isinstance(value, str):
         raise ConfigError(
             f"{attribute.name} are width policies, at least one",
             got=repr(value),
+            at=type(owner).__name__,
             fix=f"Give a tuple of {', '.join(get_args(Widths))}.",
         )
 
 
-def _autocast(_: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
+def _autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
     if value not in (None, torch.bfloat16):
         raise ConfigError(
             f"{attribute.name} is torch.bfloat16 or None",
             got=value,
+            at=type(owner).__name__,
             fix="float16 would need its losses scaled, or small gradients are lost.",
         )
 

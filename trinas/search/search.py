@@ -285,6 +285,7 @@ class Search:
             passes: mixtures with the same `Mixture.leaf` and different widths.
             rate: size of the inner step.
         """
+
         def loss_at(weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
             x, y = batch
             losses = []

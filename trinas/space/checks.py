@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -64,3 +64,29 @@ def finite_factor(value: object) -> float:
             fix="A scale that is learned belongs into an operation.",
         )
     return float(value)
+
+
+def as_tuple(what: str, value: Any) -> tuple[Any, ...]:
+    """The members of `value`, where it is a collection; `what` names it in the message."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SpaceError(
+            f"{what} come as a sequence",
+            got=value,
+            at=declared_at(),
+            fix="Put it in parentheses or brackets: (value,).",
+        )
+    return tuple(value)
+
+
+def as_items(what: str, value: Any) -> tuple[tuple[Any, Any], ...]:
+    """The pairs of `value`, where it is a mapping; `what` names it in the message."""
+    if isinstance(value, Mapping):
+        return tuple(value.items())
+    if isinstance(value, tuple) and all(isinstance(v, tuple) and len(v) == 2 for v in value):
+        return value
+    raise SpaceError(
+        f"{what} come as a mapping",
+        got=value,
+        at=declared_at(),
+        fix="Write {label: value}, or keywords where they are taken.",
+    )

@@ -29,6 +29,7 @@ from trinas.space.nodes import (
     Stack,
     Tree,
     Trellis,
+    as_node,
 )
 from trinas.space.values import Width
 
@@ -70,7 +71,7 @@ def cardinality(space: Node) -> int:
     >>> cardinality(repeat(share("both", choice(a=seq(), b=seq())), 2))
     2
     """
-    return _Counter(space).total()
+    return _Counter(as_node(space)).total()
 
 
 def _times(left: Poly, right: Poly) -> Poly:

@@ -14,7 +14,15 @@ import attrs
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError
-from trinas.space.checks import check_label, finite_factor, not_empty, optional_label, whole
+from trinas.space.checks import (
+    as_items,
+    as_tuple,
+    check_label,
+    finite_factor,
+    not_empty,
+    optional_label,
+    whole,
+)
 from trinas.space.operation import OperationSpec
 from trinas.space.values import Symbol
 
@@ -73,6 +81,14 @@ def as_node(thing: Node | OperationSpec) -> Node:
     if isinstance(thing, Node):
         return thing
     if isinstance(thing, OperationSpec):
+        # An inherited name would make this operation look like its parent everywhere.
+        if "registered" not in vars(type(thing)):
+            raise SpaceError(
+                "an operation is registered under a name of its own",
+                got=type(thing).__name__,
+                at=declared_at(),
+                fix='Decorate its class with @trinas.operation("name").',
+            )
         return Op(thing, declared=declared_at())
     raise SpaceError(
         "a space is made of nodes and operations",
@@ -166,7 +182,7 @@ class Choice(Node):
 
 
 def _counts(value: int | Sequence[int]) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
+    return (value,) if isinstance(value, int) else as_tuple("counts of a repeat", value)
 
 
 @attrs.frozen
@@ -228,6 +244,15 @@ class Parallel(Node):
         return self.branches
 
 
+def _as_inputs(things: Any) -> tuple[Node | None, ...]:
+    nodes = as_tuple("inputs of a cell", things)
+    return tuple(None if thing is None else as_node(thing) for thing in nodes)
+
+
+def _as_edges(things: Any) -> tuple[tuple[tuple[int, int], Node], ...]:
+    return tuple((pair, as_node(node)) for pair, node in as_tuple("edges of a cell", things))
+
+
 @attrs.frozen
 class Cell(Node):
     """A directed acyclic cell: every step adds up edges from all that came before.
@@ -239,8 +264,8 @@ class Cell(Node):
         merge: what leaves the cell: the steps concatenated or added, or the last one.
     """
 
-    inputs: tuple[Node | None, ...]
-    edges: tuple[tuple[tuple[int, int], Node], ...]
+    inputs: tuple[Node | None, ...] = attrs.field(converter=_as_inputs)
+    edges: tuple[tuple[tuple[int, int], Node], ...] = attrs.field(converter=_as_edges)
     steps: int
     keep: int | None = None
     merge: CellMerge = "concat"
@@ -255,6 +280,15 @@ class Cell(Node):
                     at=declared_at(),
                     fix="A cell has an input and a step, and keeps at least one edge of each.",
                 )
+        first = len(self.inputs)
+        wanted = {(i, j) for j in range(first, first + self.steps) for i in range(j)}
+        if {pair for pair, _ in self.edges} != wanted:
+            raise SpaceError(
+                "a cell has an edge from every earlier node to every step",
+                got=[pair for pair, _ in self.edges],
+                at=declared_at(),
+                fix="Use trinas.cell, which makes them; cut one with an option like zero().",
+            )
         if self.merge not in CELL_MERGES:
             raise SpaceError(
                 "unknown merge of a cell",
@@ -292,7 +326,7 @@ class Stack(Node):
 
 
 def _at_most(value: Any) -> tuple[tuple[str, int], ...]:
-    return tuple(dict(value).items())
+    return as_items("at_most and exit_at", value)
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError
-from trinas.space.checks import check_label, whole
+from trinas.space.checks import as_items, as_tuple, check_label, whole
 from trinas.space.nodes import (
     Cell,
     CellMerge,
@@ -63,7 +63,7 @@ def width(
     >>> width(64, ratios=(1/3, 1/2, 2/3, 5/6, 1), divisor=8).values
     (24, 32, 40, 56, 64)
     """
-    values = tuple(values)
+    values, ratios = as_tuple("values", values), as_tuple("ratios", ratios)
     if (base is None) == (not values) or (values and (ratios or divisor != 1)):
         raise SpaceError(
             "a width has a base with ratios (and a divisor), or else values",
@@ -133,7 +133,7 @@ def seq(*items: NodeLike, name: str | None = None) -> Seq:
 def _pairs(
     options: Mapping[str, NodeLike] | None, more: Mapping[str, NodeLike]
 ) -> tuple[tuple[str, NodeLike], ...]:
-    return (*(options or {}).items(), *more.items())
+    return (*as_items("options", options or {}), *more.items())
 
 
 def choice(
@@ -155,7 +155,9 @@ def choice(
         SpaceError: no option, or `search_only` names none or all of them.
     """
     pairs = _pairs(options, more)
-    hidden = (search_only,) if isinstance(search_only, str) else tuple(search_only)
+    hidden = (
+        (search_only,) if isinstance(search_only, str) else as_tuple("search_only", search_only)
+    )
     return Choice(pairs, hidden, name=name, declared=declared_at())
 
 
@@ -224,6 +226,7 @@ def cell(
             at=declared_at(),
             fix="Write for example lambda i, j: conv(3, 16).",
         )
+    inputs = as_tuple("inputs of a cell", inputs)
     first, last = len(inputs), len(inputs) + (steps if whole(steps, 0) else 0)
     edges = tuple(
         ((i, j), as_node(edge if isinstance(edge, NodeLike) else edge(i, j)))
