@@ -40,12 +40,16 @@ def depths() -> tn.Graph:
     c = tn.width(values=(4, 6))
     block = tn.seq(tn.conv(3, c), tn.choice(relu=tn.relu(), tanh=tn.tanh()), tn.conv(1, 4))
     shared = tn.share("tied", tn.choice(x=tn.conv(1, 4), y=tn.conv(3, 4)), weights=True)
-    grid = tn.trellis(
-        u=tn.conv(1, 4), v=tn.seq(tn.conv(3, 4), tn.relu()), at_most={"u": 2, "v": 1}
-    )
+    grid = tn.trellis(u=tn.conv(1, 4), v=tn.seq(tn.conv(3, 4), tn.relu()), at_most={"u": 2, "v": 1})
     return tn.lower(
-        tn.seq(tn.repeat(block, (1, 2)), shared, tn.relu(), shared, grid,
-               tn.residual(tn.inverted_residual(4, expand=2), scale=0.5)),
+        tn.seq(
+            tn.repeat(block, (1, 2)),
+            shared,
+            tn.relu(),
+            shared,
+            grid,
+            tn.residual(tn.inverted_residual(4, expand=2), scale=0.5),
+        ),
         (3, 6, 6),
     )
 

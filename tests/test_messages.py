@@ -76,8 +76,8 @@ def test_two_depths():
         return tn.repeat(tn.conv(3, 8), (0, 1))
 
     assert lowered(make) == (
-        "the options of one decision give one shape; got 3x8x8 from repeat run 0 times and 8x8x8 "
-        "from repeat run 1 times; at repeat, declared at HERE. Give both the same "
+        "the options of one decision give one shape; got 3x8x8 from repeat at depth 0 and 8x8x8 "
+        "from repeat at depth 1; at repeat, declared at HERE. Give both the same "
         "channels and stride."
     )
 

@@ -94,7 +94,7 @@ def test_it_ends_one_hot_and_the_derived_network_is_the_supernet():
     net = search.net.eval()
     model = tn.build(net.graph, tn.derive(net), inherit=net).eval()
     x, _ = batches(2)(0)
-    final = spreads(net.mixture())
+    final = spreads(net.graph, net.odds())
 
     assert final["operation"].entropy == final["path"].entropy == 0.0
     assert final["operation"].decided == final["path"].decided == 1.0

@@ -72,3 +72,15 @@ class CheckpointError(TrinasError):
 
 class DataError(TrinasError):
     """Training or test data that cannot be used; the message names the file."""
+
+
+class ConfigError(TrinasError):
+    """Settings that contradict each other or are out of range."""
+
+
+class DivergenceError(TrinasError):
+    """A loss or a gradient that is not a finite number."""
+
+
+class DrawingError(TrinasError):
+    """A drawing that cannot be made or rendered."""

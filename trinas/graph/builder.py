@@ -315,6 +315,15 @@ def _mismatch(
             at=place,
             fix="Put a 1x1 convolution behind the concatenation.",
         )
+    if left[0].size == right[0].size and left[0].symbols and right[0].symbols:
+        return ShapeError(
+            rule,
+            got=f"{left[0]} from {left[1]} and {right[0]} from {right[1]}",
+            at=place,
+            fix="These follow different width decisions. Use one trinas.width object for both "
+            "(a copied part decides its own, unless the width is used outside of it too), or "
+            "end both at a fixed number of channels.",
+        )
     return ShapeError(
         rule,
         got=f"{left[0]} from {left[1]} and {right[0]} from {right[1]}",

@@ -214,7 +214,7 @@ class _Lowering:
         if decision is None:
             return results[-1]
         sources = [Source(results[count], count) for count in node.counts]
-        labels = [f"{place.path} run {count} times" for count in node.counts]
+        labels = [f"{place.path} at depth {count}" for count in node.counts]
         return self.builder.pick(
             place.path, decision, sources, labels=labels, declared=node.declared
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
+from operator import attrgetter
 from typing import Any, TypeAlias, TypeVar, cast
 
 import attrs
@@ -112,7 +113,7 @@ class Operation(OperationSpec):
         """
         if not at.declared or (at.ins is None and at.outs is None):
             return module(x)
-        cut = {n: at.weight(module.get_parameter(n), d) for n, d in at.declared.items()}
+        cut = {n: at.weight(attrgetter(n)(module), d) for n, d in at.declared.items()}
         if isinstance(module, _Functional):
             return self.forward(x, **cut)
         return torch.func.functional_call(module, cut, (x,))
@@ -273,7 +274,7 @@ def require_image(x: Shape, what: str) -> tuple[int, int]:
         raise ShapeError(
             f"{what} takes a feature map (C, H, W)",
             got=x,
-            fix="Does a flatten stand before it, or has the input no height and width?",
+            fix="Does a flatten stand before it? Is the in_shape (C, H, W), without the batch?",
         )
     return x.size[0], x.size[1]
 

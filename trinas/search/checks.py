@@ -10,12 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trinas._core.errors import CheckpointError, DataError, ShapeError, TrinasError
+from trinas._core.errors import CheckpointError, DataError, DivergenceError, ShapeError
 from trinas.search.config import Batches, Loss
-
-
-class DivergenceError(TrinasError):
-    """A loss or a gradient that is not a finite number."""
 
 
 def take_batch(

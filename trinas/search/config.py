@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from trinas._core.errors import TrinasError
+from trinas._core.errors import ConfigError
 from trinas.cost import Metric
 from trinas.supernet import Widths
 
@@ -23,10 +23,6 @@ targets that are no tensor, are left to the loss.
 
 Loss: TypeAlias = Callable[[Tensor, Any], Tensor]
 """Prediction and target to a tensor of no dimensions."""
-
-
-class ConfigError(TrinasError):
-    """Settings that contradict each other or are out of range."""
 
 
 def _number(value: object) -> bool:
@@ -160,10 +156,15 @@ LrSchedule: TypeAlias = Callable[[float], float]
 
 @attrs.frozen(kw_only=True)
 class CostControl:
-    """A term that pulls the expected cost towards a target, and its controller.
+    """A penalty on the expected cost, and a controller of its weight.
+
+    The term is ``weight * expected cost / target``: it always pushes towards cheaper
+    networks, and `target` is the unit it is measured in. The controller (`every`) is what
+    aims at the target: it doubles the weight while the derived network costs too much and
+    halves it while it costs too little.
 
     Attributes:
-        target: cost on budget, in the unit of the metric; the term is normalised by it.
+        target: cost on budget, in the unit of the metric.
         metric: ``macs`` or ``params``.
         weight: omega, the weight of the term at the start.
         share_structure: share of the weight on operations and paths (widths held at the

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import attrs
 from torch import Tensor
 
+from trinas.graph import Graph
 from trinas.search.checks import require_finite
-from trinas.supernet import Mixture
 
 
 @attrs.frozen
@@ -34,17 +35,22 @@ class Spread:
     dead: int = 0
 
 
-def spreads(mixture: Mixture) -> dict[str, Spread]:
-    """The spread of the odds for every kind of decision that is learned."""
-    rows: dict[str, list[list[float]]] = {}
-    for path, odds in mixture.odds_by_path().items():
-        kind = mixture.graph.decisions[path].kind
+def spreads(graph: Graph, odds: Mapping[str, Sequence[float]]) -> dict[str, Spread]:
+    """The spread of the odds for every kind of decision that is learned.
+
+    Args:
+        graph: the space.
+        odds: of the options of every decision, as `Supernet.odds` gives them.
+    """
+    rows: dict[str, list[Sequence[float]]] = {}
+    for path, values in odds.items():
+        kind = graph.decisions[path].kind
         if kind != "inputs":
-            rows.setdefault(kind, []).append(odds)
+            rows.setdefault(kind, []).append(values)
     return {kind: _spread(group) for kind, group in rows.items()}
 
 
-def _spread(rows: list[list[float]]) -> Spread:
+def _spread(rows: list[Sequence[float]]) -> Spread:
     entropy = sum(-sum(w * math.log(w) for w in row if w > 0) / math.log(len(row)) for row in rows)
     left = [sum(w != 0 for w in row) for row in rows]
     options = sum(map(len, rows))
@@ -97,7 +103,12 @@ class StepReport:
 
     @property
     def cost(self) -> float:
-        """Expected cost over target; NaN where there is no cost term."""
+        """The cost term before its weight; NaN where there is none.
+
+        It is the blend of `CostControl.share_structure`: expected cost over target with
+        the widths at their widest, and with operations and paths held even. What the
+        derived network costs is `trinas.cost.count`'s to say.
+        """
         return self._read(self._cost, "expected cost")
 
     def _read(self, value: Tensor | None, what: str) -> float:

@@ -66,6 +66,15 @@ class Search:
     def __init__(
         self, net: Supernet, loss: Loss, train: Batches, valid: Batches, config: SearchConfig
     ) -> None:
+        if not isinstance(net, Supernet):
+            raise ConfigError(
+                "a search works on a supernet",
+                got=f"a {type(net).__name__}",
+                fix="Make one with trinas.compile_supernet(graph); train plain networks with "
+                "Training.",
+            )
+        if not isinstance(config, SearchConfig):
+            raise ConfigError("a search is set up by a SearchConfig", got=config)
         self.net = net
         self.loss = loss
         self.train = train
@@ -147,7 +156,10 @@ class Search:
         """Lines 5 to 11: the weights alone, as the space starts."""
         config = self.config
         lr = self._begin_step(self.step / config.pretrain_steps, progress=0.0)
-        loss = self._update_weights(self._batch(self.train, "train"), config.pretrain_passes)
+        with torch.no_grad():
+            mixture = self.net.mixture(generator=self._generator)
+        batch = self._batch(self.train, "train")
+        loss = self._update_weights(batch, mixture, config.pretrain_passes)
         self.step += 1
         return StepReport(
             phase="pretrain",
@@ -164,16 +176,20 @@ class Search:
         config = self.config
         done = (self.step - config.pretrain_steps) / config.search_steps
         lr = self._begin_step(done, progress=done)
+        # The logits stand still until the end of the step, so one relaxation, and one
+        # transfer to the host, serves both halves of it.
+        mixture = self.net.mixture(generator=self._generator)
         batch = self._batch(self.train, "train")
-        loss = self._update_weights(batch, config.search_passes)
+        loss = self._update_weights(batch, mixture.detached(), config.search_passes)
         arch_loss = cost = None
         spread = {}
         if self._arch:
-            arch_loss, cost, mixture = self._update_architecture(batch, lr)
-            spread = spreads(mixture)
+            arch_loss, cost = self._update_architecture(batch, mixture, lr)
+            spread = spreads(self.net.graph, mixture.odds_by_path())
         self.step += 1
         if self.step == config.total_steps:
             self.net.progress = 1.0
+            spread = spreads(self.net.graph, self.net.odds()) if self._arch else {}
         self._control_cost()
         return StepReport(
             phase="search",
@@ -201,10 +217,8 @@ class Search:
 
     # -- one half of a step: the weights -------------------------------------------------
 
-    def _update_weights(self, batch: Batch, passes: tuple[Widths, ...]) -> Tensor:
+    def _update_weights(self, batch: Batch, mixture: Mixture, passes: tuple[Widths, ...]) -> Tensor:
         """Lines 7 to 9 and 14 to 16: descend on the loss summed over the passes."""
-        with torch.no_grad():
-            mixture = self.net.mixture(generator=self._generator)
         self._weight_optimiser.zero_grad(set_to_none=True)
         losses = [
             self._backward(batch, mixture.with_widths(widths, rng=self._rng), widths)
@@ -237,15 +251,14 @@ class Search:
     # -- the other half: the architecture ------------------------------------------------
 
     def _update_architecture(
-        self, batch: Batch, lr: float
-    ) -> tuple[Tensor, Tensor | None, Mixture]:
+        self, batch: Batch, mixture: Mixture, lr: float
+    ) -> tuple[Tensor, Tensor | None]:
         """Lines 17 to 23: descend on the other half of the data, plus the cost term.
 
         All three gradients are taken at the same point, then all parameters move.
         """
         config = self.config
         valid = self._batch(self.valid, "valid")
-        mixture = self.net.mixture(generator=self._generator)
         leaf = mixture.leaf()
         passes = [(leaf.with_widths(w, rng=self._rng), w) for w in config.search_passes]
         if config.order == 2:
@@ -269,7 +282,7 @@ class Search:
         norm = nn.utils.clip_grad_norm_(self._arch, config.clip)
         require_finite(norm, "gradient of the architecture", at=self._place())
         self._arch_optimiser.step()
-        return loss, None if cost is None else cost.detach(), mixture
+        return loss, None if cost is None else cost.detach()
 
     def unrolled_loss(
         self, train: Batch, valid: Batch, passes: Sequence[Mixture], rate: float

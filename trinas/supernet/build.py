@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trinas._core.errors import GenotypeError
-from trinas.graph import Genotype, Graph, specialise
+from trinas.graph import Genotype, Graph, require_graph, specialise
 from trinas.ops import Cut
 from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.network import Network
@@ -44,6 +44,7 @@ def build(
       )
     )
     """
+    require_graph(graph)
     if genotype is None:
         if graph.decisions:
             raise GenotypeError(

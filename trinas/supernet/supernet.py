@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from trinas._core.errors import CheckpointError, GenotypeError, SpaceError
-from trinas.graph import Genotype, Graph, settle
+from trinas._core.errors import CheckpointError, GenotypeError, GraphError, SpaceError
+from trinas.graph import Genotype, Graph, require_graph, settle
 from trinas.space.decision import Decision, Picked
 from trinas.supernet.architecture import Architecture, RelaxSpec
 from trinas.supernet.inputs import KeptInputs
@@ -236,6 +236,13 @@ def compile_supernet(
     >>> list(net.arch_parameters())
     ['alpha_2']
     """
+    require_graph(graph)
+    if not init_std >= 0:
+        raise SpaceError(
+            "init_std is at least 0",
+            got=init_std,
+            fix="It is the standard deviation of the initial logits.",
+        )
     return Supernet(
         Network(graph), Architecture(graph, relax, init_std=init_std, generator=generator)
     )
@@ -247,5 +254,21 @@ def derive(net: Supernet) -> Genotype:
     Every active decision goes to the option of largest weight (Algorithm 1 of Trilevel
     NAS, third step); options marked `search_only` are passed over, and a cell's step keeps
     the inputs whose best operation weighs most.
+
+    Raises:
+        GraphError: `net` is no supernet.
+
+    >>> import trinas as tn
+    >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
+    >>> net = tn.compile_supernet(graph, init_std=0.0)
+    >>> _ = net.logits("slot").data.copy_(torch.tensor([0.0, 1.0]))
+    >>> derive(net)
+    Genotype(slot='b')
     """
+    if not isinstance(net, Supernet):
+        raise GraphError(
+            "a genotype is derived from a supernet",
+            got=f"a {type(net).__name__}",
+            fix="Make one with trinas.compile_supernet(graph).",
+        )
     return net.derive()

@@ -7,15 +7,11 @@ from types import ModuleType
 
 import attrs
 
-from trinas._core.errors import TrinasError
+from trinas._core.errors import DrawingError
 
 FORMATS = ("svg", "png", "pdf")
 SOURCES = ("dot", "gv")
 _DPI = 144
-
-
-class DrawingError(TrinasError):
-    """A drawing that cannot be made or rendered."""
 
 
 @attrs.frozen
