@@ -18,7 +18,7 @@ from examples.sr_trilevel.recipes import demo
 from examples.sr_trilevel.run import Run
 
 HEIGHT, GAP, CAPTION = 900, 36, 44
-COLUMNS_OF_COMPARISON = 4
+COLUMNS_OF_COMPARISON, EDGE = 4, 8
 
 
 def main(folder: Path) -> None:
@@ -32,10 +32,12 @@ def main(folder: Path) -> None:
         genotype = tn.Genotype.from_json(folder / "genotype.json", run.graph)
         pictures = {
             "supernet, on its way": tn.draw(run.net).render(Path(scratch) / "net.png"),
-            "derived network": tn.draw(genotype).render(Path(scratch) / "arch.png"),
+            "derived": tn.draw(genotype).render(Path(scratch) / "arch.png"),
         }
         columns = [(text, _fit(Image.open(path))) for text, path in pictures.items()]
-        columns.append(("x4, a photograph it never saw", _detail(folder / "comparison.png")))
+        columns.append(
+            ("x4 enlargement of a photograph it never saw", _detail(folder / "comparison.png"))
+        )
         _row(columns).save("docs/assets/overview.png", optimize=True)
 
 
@@ -49,6 +51,8 @@ def _detail(path: Path) -> Image.Image:
     """Bicubic above, the result below: the middle columns of the comparison."""
     whole = Image.open(path).convert("RGB")
     column = whole.width // COLUMNS_OF_COMPARISON
+    # The columns stand a little to the right of even quarters.
+    whole = whole.crop((EDGE, 0, whole.width, whole.height))
     parts = [whole.crop((column * k, 0, column * (k + 1), whole.height)) for k in (1, 2)]
     stacked = Image.new("RGB", (column * 2, whole.height), "white")
     for k, part in enumerate(parts):

@@ -139,7 +139,7 @@ def demo() -> Recipe:
         train_patch=32,
         train_batch=8,
         flips="dihedral",
-        train=tn.TrainConfig(steps=1800, lr=2e-3, schedule=tn.CosineDecay()),
+        train=tn.TrainConfig(steps=2400, lr=2e-3, schedule=tn.CosineDecay()),
     )
 
 
