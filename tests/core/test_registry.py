@@ -58,3 +58,27 @@ def test_a_name_like_no_other_only_lists_all(colours):
 def test_a_name_that_is_no_text_is_unknown_too(colours, name):
     with pytest.raises(UnknownNameError, match="unknown colour"):
         colours[name]
+
+
+def test_a_definition_run_twice_replaces_itself():
+    """As when the cell of a notebook is run again."""
+    colours = Registry("colour")
+
+    def define():
+        @colours.register("red")
+        def red():
+            return object()
+
+        return red
+
+    define()
+    second = define()
+
+    assert colours["red"] is second
+    assert len(colours) == 1
+
+    def other():
+        return None
+
+    with pytest.raises(SpaceError, match="colour names are unique; got red"):
+        colours.register("red")(other)

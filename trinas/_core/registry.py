@@ -34,12 +34,15 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that files a thing under `name`.
 
+        A definition that is run once more (a notebook's cell) takes the place of its
+        former self.
+
         Raises:
-            SpaceError: `name` is taken.
+            SpaceError: `name` is taken by something else.
         """
 
         def add(item: T) -> T:
-            if name in self._items:
+            if name in self._items and not _same_definition(item, self._items[name]):
                 raise SpaceError(
                     f"{self._kind} names are unique",
                     got=name,
@@ -69,3 +72,12 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+def _same_definition(new: object, old: object) -> bool:
+    """Whether two classes or functions come from the same lines, run twice."""
+    names = ("__module__", "__qualname__")
+    return all(
+        getattr(new, name, None) is not None and getattr(new, name) == getattr(old, name, None)
+        for name in names
+    )

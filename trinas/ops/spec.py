@@ -69,7 +69,7 @@ class Operation(OperationSpec):
       `y` (``x.numbers()`` gives sizes). Its parameters carry the names that `weights` declares.
 
     >>> import trinas as tn
-    >>> @tn.operation("gain")
+    >>> @tn.operation("channel_gain")
     ... class Gain(tn.Operation):
     ...     def weights(self, x, y):
     ...         return {"gain": ("out",)}
@@ -77,7 +77,7 @@ class Operation(OperationSpec):
     ...         return x * gain[:, None, None]
     >>> graph = tn.lower(tn.seq(tn.conv(3, tn.width(values=(4, 8))), Gain()), (3, 8, 8))
     >>> print(graph.output, tn.cost.params(graph, tn.sample(graph, 0)))
-    gain 232
+    channel_gain 232
     """
 
     def forward(self, *args: Any, **weights: Any) -> Tensor:
