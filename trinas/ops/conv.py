@@ -85,7 +85,7 @@ class Conv(_Convolution):
                     fix="Search its width with dwconv, or without groups.",
                 )
             c_in = require_fixed_channels(x, "a grouped convolution")
-            if c_in % self.groups or self.channels % self.groups:  # type: ignore[operator]
+            if c_in % self.groups or self.channels % self.groups:  # type: ignore[operator]  # no symbols: an int
                 raise ShapeError(
                     "groups divide the channels on both sides",
                     got=f"groups={self.groups}, {c_in} -> {self.channels}",

@@ -127,7 +127,7 @@ class Mixture:
             return attrs.evolve(self, widths=chosen, scored=scored)
         source = rng or random_from(None)
         choose = {"widest": max, "narrowest": min, "random": source.choice}[widths]
-        fixed = {path: int(choose(d.options)) for path, d in decisions}  # type: ignore[operator]
+        fixed = {path: int(choose(d.options)) for path, d in decisions}  # type: ignore[operator]  # all numbers
         return attrs.evolve(self, widths=fixed, scored=frozenset())
 
     def _is_one_hot(self, path: str, decision: Decision) -> bool:

@@ -25,7 +25,7 @@ class Layers(nn.Module):
     """Modules by path. A path is no attribute name, so it is looked up as an item."""
 
     def __getitem__(self, key: str) -> nn.Module:
-        return self._modules[_module_name(key)]  # type: ignore[return-value]
+        return self._modules[_module_name(key)]  # type: ignore[return-value]  # put there by put
 
     def __contains__(self, key: str) -> bool:
         return _module_name(key) in self._modules
