@@ -316,18 +316,13 @@ def _mismatch(
             fix="Put a 1x1 convolution behind the concatenation.",
         )
     if left[0].size == right[0].size and left[0].symbols and right[0].symbols:
-        return ShapeError(
-            rule,
-            got=f"{left[0]} from {left[1]} and {right[0]} from {right[1]}",
-            at=place,
-            fix="These follow different width decisions. Use one trinas.width object for both "
+        fix = (
+            "These follow different width decisions. Use one trinas.width object for both "
             "(a copied part decides its own, unless the width is used outside of it too), or "
-            "end both at a fixed number of channels.",
+            "end both at a fixed number of channels."
         )
-    return ShapeError(
-        rule,
-        got=f"{left[0]} from {left[1]} and {right[0]} from {right[1]}",
-        at=place,
-        fix="Give both the same channels and stride"
-        + (", or pass a skip (trinas.shortcut)." if rule == _ADDED else "."),
-    )
+    else:
+        skip = ", or pass a skip (trinas.shortcut)" if rule == _ADDED else ""
+        fix = f"Give both the same channels and stride{skip}."
+    got = f"{left[0]} from {left[1]} and {right[0]} from {right[1]}"
+    return ShapeError(rule, got=got, at=place, fix=fix)

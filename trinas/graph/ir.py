@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, TypedDict
 import networkx as nx
 
 from trinas._core.errors import GenotypeError, GraphError
-from trinas.space.decision import Decision, Option, Picked
+from trinas.space.decision import Decision, Option, Picked, chosen
 from trinas.space.operation import OperationSpec
 from trinas.space.shape import Shape
 from trinas.space.values import Var
@@ -200,7 +200,7 @@ class Graph:
                 outcome = tuple(range(decision.keep))
             else:
                 outcome = decision.derivable[0]
-            for option in outcome if isinstance(outcome, tuple) else (outcome,):
+            for option in chosen(outcome):
                 flat[self.offsets[path] + decision.index(option)] = 1.0
         return flat
 

@@ -12,7 +12,7 @@ import networkx as nx
 from trinas.graph.builder import join
 from trinas.graph.ir import Graph, Source, Vertex
 from trinas.graph.walk import check_outcome
-from trinas.space.decision import Picked
+from trinas.space.decision import Picked, chosen
 from trinas.space.shape import Shape
 from trinas.space.values import Symbol, Value, Var
 
@@ -89,8 +89,8 @@ def specialise(graph: Graph, picked: Mapping[str, Picked]) -> Graph:
 
 
 def _picked_sources(sources: Sequence[Source], outcome: Picked) -> list[Source]:
-    chosen = outcome if isinstance(outcome, tuple) else (outcome,)
-    return [Source(source.node, None) for source in sources if source.option in chosen]
+    kept = chosen(outcome)
+    return [Source(source.node, None) for source in sources if source.option in kept]
 
 
 def _recut(vertex: Vertex, shapes: Sequence[Shape]) -> Vertex:

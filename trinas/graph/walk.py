@@ -15,7 +15,7 @@ from math import comb
 
 from trinas._core.errors import GenotypeError
 from trinas.graph.ir import Graph
-from trinas.space.decision import Decision, Picked
+from trinas.space.decision import Decision, Picked, chosen
 
 
 def settle(graph: Graph, pick: Callable[[Decision], Picked]) -> dict[str, Picked]:
@@ -36,9 +36,8 @@ def settle(graph: Graph, pick: Callable[[Decision], Picked]) -> dict[str, Picked
         sources = graph.sources(node)
         decision = graph.vertex(node)["decision"]
         if decision is not None:
-            outcome = picked[decision]
-            chosen = outcome if isinstance(outcome, tuple) else (outcome,)
-            sources = tuple(s for s in sources if s.option in chosen)
+            kept = chosen(picked[decision])
+            sources = tuple(s for s in sources if s.option in kept)
         live.update(source.node for source in sources)
     return {path: picked[path] for path in graph.decisions if path in picked}
 

@@ -1,4 +1,4 @@
-"""The term that pulls the expected cost to a target, and its controller."""
+"""The penalty on the expected cost, and the controller of its weight."""
 
 from __future__ import annotations
 

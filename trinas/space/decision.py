@@ -11,6 +11,11 @@ Option: TypeAlias = str | int
 Picked: TypeAlias = str | int | tuple[int, ...]
 
 
+def chosen(picked: Picked) -> tuple[Option, ...]:
+    """The options that an outcome picks: one, or the several inputs that are kept."""
+    return picked if isinstance(picked, tuple) else (picked,)
+
+
 @attrs.frozen
 class Decision:
     """One decision of a space.
