@@ -27,6 +27,7 @@ class Pool(Operation):
     stride: int = attrs.field(default=1, validator=at_least(1))
     registered = "pool"
     keeps_zero = True
+    pure = True
 
     @property
     def kind(self) -> str:
@@ -59,6 +60,7 @@ class GlobalPool(Operation):
 
     registered = "global_avg_pool"
     keeps_zero = True
+    pure = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(C, 1, 1)``."""
@@ -76,6 +78,7 @@ class Flatten(Operation):
 
     registered = "flatten"
     keeps_zero = True
+    pure = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(C * H * W,)``."""
@@ -95,6 +98,7 @@ class PixelShuffle(Operation):
     factor: int = attrs.field(validator=at_least(1))
     registered = "pixel_shuffle"
     keeps_zero = True
+    pure = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(C / factor^2, H * factor, W * factor)``."""
@@ -124,6 +128,7 @@ class Upsample(Operation):
     mode: Interpolation = "nearest"
     registered = "upsample"
     keeps_zero = True
+    pure = True
 
     def __attrs_post_init__(self) -> None:
         require_known("mode of upsample", self.mode, _INTERPOLATIONS)
@@ -147,6 +152,7 @@ class Crop(Operation):
     left: int = attrs.field(validator=at_least(0))
     registered = "crop"
     keeps_zero = True
+    pure = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(C, H - top, W - left)``."""

@@ -52,6 +52,7 @@ class Activation(Operation):
 
     function: str
     registered = "activation"
+    pure = True
 
     def __attrs_post_init__(self) -> None:
         require_known("activation", self.function, _ACTIVATIONS)
@@ -130,6 +131,7 @@ class Affine(Operation):
     scale: float = attrs.field(default=1.0, validator=finite)
     shift: float = attrs.field(default=0.0, validator=finite)
     registered = "affine"
+    pure = True
 
     def forward(self, x: Tensor) -> Tensor:
         """The mapped input."""
@@ -143,15 +145,17 @@ class Zero(Operation):
     stride: int = attrs.field(default=1, validator=at_least(1))
     registered = "zero"
     keeps_zero = True
+    pure = True
+    always_zero = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(C, H / stride, W / stride)``, rounded up."""
         return x.with_size(*(-(-n // self.stride) for n in x.size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fresh zeros: no gradient reaches `x`."""
-        size = [-(-n // self.stride) for n in x.shape[2:]]
-        return x.new_zeros([*x.shape[:2], *size])
+        """Fresh zeros, laid out in memory as `x` is: no gradient reaches `x`."""
+        step = (slice(None, None, self.stride),) * (x.dim() - 2)
+        return torch.zeros_like(x[(..., *step)])
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, TypeAlias, TypeVar, cast
 
 import attrs
 import torch
@@ -78,7 +78,15 @@ class Operation(OperationSpec):
     >>> graph = tn.lower(tn.seq(tn.conv(3, tn.width(values=(4, 8))), Gain()), (3, 8, 8))
     >>> print(graph.output, tn.cost.params(graph, tn.sample(graph, 0)))
     channel_gain 232
+
+    Attributes:
+        pure: the result follows from the input and the settings alone: no weights, no
+            randomness, no state. Equal pure operations on one input run once for all.
+        always_zero: the result is zero for every input, so that nothing needs adding.
     """
+
+    pure: ClassVar[bool] = False
+    always_zero: ClassVar[bool] = False
 
     def forward(self, *args: Any, **weights: Any) -> Tensor:
         """The result for ``x``, the one positional argument; (N, C, ...) in and out."""

@@ -16,6 +16,7 @@ from trinas._core.errors import GraphError, ShapeError
 from trinas.graph import Graph
 from trinas.ops import Operation
 from trinas.space.values import Symbol, Value, Var
+from trinas.supernet.mixing import weighted_sum
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Live, Plan, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices
@@ -54,6 +55,9 @@ class Network(nn.Module):
         joint_widths: what the joint settings of the widths come to, for masks.
         skip: whether branches of weight zero are left out (default); results and
             gradients are the same either way (see `Mixture.from_weights`).
+        channels_last: whether feature maps lie in memory channels last (default), as the
+            kernels for convolutions, pooling and normalisation like them best. Set it
+            before parameters are used elsewhere; `to(memory_format=...)` moves those.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -61,11 +65,13 @@ class Network(nn.Module):
         self.graph = graph
         self.layers = Layers()
         self.skip = True
+        self.channels_last = True
         self.plan = Plan(graph)
         self.joint_widths = JointWidths()
         for step in self.plan.steps:
             if step.operation is not None and step.key not in self.layers:
                 self.layers.put(step.key, step.operation.build(step.x, step.y))
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor:
         """Run the network.
@@ -89,6 +95,8 @@ class Network(nn.Module):
                 fix="Use trinas.compile_supernet, or settle them with trinas.specialise.",
             )
         self._check_input(x)
+        if self.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         run = _Run(self, mixture, x.device)
         values: list[Tensor | None] = [None] * len(self.plan.steps)
         result = x
@@ -135,10 +143,8 @@ class _Run:
         self._mixture = mixture
         self._cuts: Slices | Masks | None = None
         self._masks: Masks | None = None
-        self._weights: Sequence[Tensor] = ()
         if mixture is None:
             return
-        self._weights = mixture.weights.unbind(0)
         if mixture.widths is None:
             self._cuts = self._masks = Masks(network.graph, mixture, network.joint_widths)
         else:
@@ -147,6 +153,12 @@ class _Run:
                 for path, count in mixture.widths.items()
             }
             self._cuts = Slices(widths, device)
+
+    @functools.cached_property
+    def _weights(self) -> Sequence[Tensor]:
+        """The weights one by one: taken apart in one go, so that backward joins them in one."""
+        assert self._mixture is not None
+        return self._mixture.weights.unbind(0)
 
     def step(self, live: Live, inputs: list[Tensor]) -> Tensor:
         """The result of one step."""
@@ -200,14 +212,13 @@ class _Run:
         if len(inputs) == 1 and not mixture.weights.requires_grad:
             value = mixture.host[live.slots[0]]
             return inputs[0] if value == 1.0 else inputs[0] * value
-        total: Tensor | None = None
-        for x, slot in zip(inputs, live.slots):
-            weight = self._weights[slot].to(x.dtype)
-            if not mixture.alive[slot]:
-                # Here because nothing is skipped; its gradient is that of what is.
-                weight = weight.detach()
-            total = x * weight if total is None else torch.addcmul(total, x, weight)
-        return _there(total)
+        # What does not take part is here because nothing is skipped; its gradient is that
+        # of what is.
+        weights = [
+            self._weights[slot] if mixture.alive[slot] else self._weights[slot].detach()
+            for slot in live.slots
+        ]
+        return weighted_sum(weights, inputs)
 
 
 def _numbers(graph: Graph, path: str) -> tuple[int, ...]:

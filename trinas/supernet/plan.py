@@ -3,7 +3,9 @@
 A `Plan` is made once from a graph. For a forward pass it is narrowed to the steps that
 matter, from the output backwards: an input of weight zero is not needed, and neither is
 anything that only leads to it. So the unused parts of a choice, and every tree node
-below which all weights are zero, cost nothing.
+below which all weights are zero, cost nothing. Nothing is computed twice, either (the
+options of a choice often begin with the same activation or pooling of one input), and
+zeros are not added.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Step:
         node: name of the node.
         kind: its kind in the graph contract.
         decision: path of the decision of a ``mix`` or ``keep``.
-        inputs: positions of the steps that feed it.
+        inputs: positions of the steps that feed it; of equal pure operations on one input
+            the first stands for all.
         slots: for a ``mix`` or ``keep`` the place of each input's weight in the flat vector.
         coefs: factors of a ``sum``, empty where all are one.
         key: name of the module of an ``op``.
@@ -79,12 +82,14 @@ def make_steps(graph: Graph) -> tuple[Step, ...]:
     Raises:
         GraphError: an operation that torch knows nothing of.
     """
-    positions = {node: i for i, node in enumerate(graph)}
+    positions: dict[str, int] = {}
+    pure: dict[tuple[Operation, int], int] = {}
     numbers: dict[tuple[Value, ...], int] = {}
     steps = []
-    for node in graph:
+    for position, node in enumerate(graph):
         vertex = graph.vertex(node)
         sources = graph.sources(node)
+        inputs = tuple(positions[s.node] for s in sources)
         slots: tuple[int, ...] = ()
         if vertex["decision"] is not None:
             decision = graph.decisions[vertex["decision"]]
@@ -95,12 +100,16 @@ def make_steps(graph: Graph) -> tuple[Step, ...]:
         searched = bool(x.symbols or y.symbols)
         operation = _operation(node, vertex)
         weights = dict(operation.weights(x, y)) if operation is not None and searched else {}
+        positions[node] = position
+        if operation is not None and operation.pure:
+            # Who reads this one reads the first that computes the same.
+            positions[node] = pure.setdefault((operation, inputs[0]), position)
         steps.append(
             Step(
                 node=node,
                 kind=vertex["kind"],
                 decision=vertex["decision"],
-                inputs=tuple(positions[s.node] for s in sources),
+                inputs=inputs,
                 slots=slots,
                 coefs=vertex["coefs"],
                 key=vertex["weights"] or "",
@@ -178,6 +187,8 @@ class Plan:
         return plan
 
     def _narrow(self, alive: bytes | None) -> tuple[Live, ...]:
+        # A plain network runs all that its cost counts, as published counts do.
+        zeros = set() if alive is None else self._zeros(alive)
         needed = {self._output}
         found: list[tuple[int, Step, list[int]]] = []
         last_use: dict[int, int] = {}
@@ -185,18 +196,9 @@ class Plan:
             step = self.steps[position]
             if position not in needed:
                 continue
-            kept = [
-                i
-                for i in range(len(step.inputs))
-                if not step.slots or alive is None or alive[step.slots[i]]
-            ]
-            if step.slots and not kept:
-                raise RelaxationError(
-                    "one option of a decision at least has a weight other than 0",
-                    got="0 throughout",
-                    at=step.decision,
-                    fix="Does the relaxation always leave one?",
-                )
+            kept = _kept(step, alive)
+            if step.kind in _ADDING:
+                kept = [i for i in kept if step.inputs[i] not in zeros] or kept[:1]
             found.append((position, step, kept))
             for i in kept:
                 needed.add(step.inputs[i])
@@ -215,3 +217,34 @@ class Plan:
             )
             for position, step, kept in reversed(found)
         )
+
+    def _zeros(self, alive: bytes) -> set[int]:
+        """The steps whose result is zero for certain: zeros, and sums of nothing else."""
+        zeros: set[int] = set()
+        for position, step in enumerate(self.steps):
+            if step.operation is not None:
+                if step.operation.always_zero:
+                    zeros.add(position)
+            elif step.kind in _ADDING:
+                kept = _kept(step, alive, strict=False)
+                if all(step.inputs[i] in zeros for i in kept):
+                    zeros.add(position)
+        return zeros
+
+
+_ADDING = ("mix", "keep", "sum")
+
+
+def _kept(step: Step, alive: bytes | None, *, strict: bool = True) -> list[int]:
+    """Which inputs of a step take part."""
+    if not step.slots or alive is None:
+        return list(range(len(step.inputs)))
+    kept = [i for i, slot in enumerate(step.slots) if alive[slot]]
+    if strict and not kept:
+        raise RelaxationError(
+            "one option of a decision at least has a weight other than 0",
+            got="0 throughout",
+            at=step.decision,
+            fix="Does the relaxation always leave one?",
+        )
+    return kept

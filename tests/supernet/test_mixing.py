@@ -1,0 +1,84 @@
+"""The weighted sum against torch's own operators, in value and all gradients."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trinas.supernet.mixing import weighted_sum
+
+SHAPES = [(2, 3, 4, 5), (2, 3), (2, 1, 1, 1)]
+
+
+def parts(count, shape, *, dtype=torch.float64, layout=torch.contiguous_format, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(count, generator=generator, dtype=dtype).requires_grad_()
+    xs = [torch.randn(shape, generator=generator, dtype=dtype) for _ in range(count)]
+    if len(shape) == 4:
+        xs = [x.contiguous(memory_format=layout) for x in xs]
+    return weights, [x.requires_grad_() for x in xs]
+
+
+@given(
+    st.integers(1, 5),
+    st.sampled_from(SHAPES),
+    st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    st.integers(0, 2**20),
+)
+def test_value_and_gradients_are_those_of_torch(count, shape, layout, seed):
+    weights, xs = parts(count, shape, layout=layout, seed=seed)
+    target = torch.randn(shape, dtype=torch.float64)
+
+    ours = weighted_sum(weights.unbind(), xs)
+    plain = sum(w * x for w, x in zip(weights, xs))
+
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(
+        torch.autograd.grad((ours * target).sum(), [weights, *xs]),
+        torch.autograd.grad((plain * target).sum(), [weights, *xs]),
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_are_differentiable_again(shape):
+    weights, xs = parts(3, shape)
+
+    def mixed(weights, *xs):
+        return weighted_sum(weights.unbind(), xs)
+
+    assert torch.autograd.gradcheck(mixed, (weights, *xs))
+    assert torch.autograd.gradgradcheck(mixed, (weights, *xs))
+
+
+def test_inputs_of_different_precision_are_added_in_the_higher_one():
+    weights, xs = parts(2, (2, 3), dtype=torch.float32)
+    mixed = weighted_sum(weights.unbind(), [xs[0], xs[1].bfloat16()])
+    mixed.sum().backward()
+
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, weights[0] * xs[0] + weights[1] * xs[1].bfloat16().float())
+    assert weights.grad.dtype == torch.float32
+
+
+def test_a_gradient_of_another_layout_is_read_right():
+    weights, xs = parts(2, (2, 3, 4, 5), layout=torch.channels_last)
+    grad = torch.randn(2, 3, 4, 5, dtype=torch.float64)  # contiguous, unlike the inputs
+    (got,) = torch.autograd.grad(weighted_sum(weights.unbind(), xs), [weights], grad)
+
+    torch.testing.assert_close(got, torch.stack([(grad * x).sum() for x in xs]))
+
+
+def test_a_weight_that_asks_for_no_gradient_gets_none():
+    weights, xs = parts(2, (2, 3))
+    first, second = weights.unbind()
+    mixed = weighted_sum([first, second.detach()], xs)
+    (grad,) = torch.autograd.grad(mixed.sum(), [weights])
+
+    torch.testing.assert_close(grad, torch.stack([xs[0].sum(), torch.zeros_like(first)]))
+
+
+def test_nothing_is_kept_for_backward_where_no_weight_is_trained():
+    weights, xs = parts(2, (2, 3))
+    mixed = weighted_sum(weights.detach().unbind(), [x.detach() for x in xs])
+
+    assert mixed.grad_fn is None
