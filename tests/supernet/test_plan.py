@@ -9,7 +9,7 @@ import trinas as tn
 
 def running(net, mixture):
     """The kinds of the operations that run."""
-    steps = [live.step for live in net.network.plan.live(mixture.alive)]
+    steps = [live.step for live in net.network.plan.order(mixture.alive).lives]
     return [step.operation.kind for step in steps if step.operation is not None]
 
 

@@ -60,7 +60,7 @@ def test_every_relaxation_serves_every_kind(name, relax):
 def test_hard_draws_of_operations_run_one_branch():
     net = tn.compile_supernet(trilevel(), tn.relax.GumbelSoftmax())
     mixture = net.mixture(generator=torch.Generator().manual_seed(0))
-    live = net.network.plan.live(mixture.alive)
+    live = net.network.plan.order(mixture.alive).lives
 
     assert all(len(step.inputs) == 1 for step in live if step.step.kind == "mix")
 

@@ -131,7 +131,7 @@ def test_dead_branches_are_not_computed():
     for name, module in net.network.layers.named_modules():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
     # Cut layers run through their operation, not through the module: look at the plan too.
-    live = {s.step.node for s in net.network.plan.live(net.mixture().alive)}
+    live = {s.step.node for s in net.network.plan.order(net.mixture().alive).lives}
     needed = set(tn.specialise(net.graph, tn.derive(net)))
     net(torch.rand(2, 3, 8, 8))
 
@@ -145,7 +145,7 @@ def test_other_widths_are_no_other_plan():
     alive = [net.mixture(generator=torch.Generator().manual_seed(s)).alive for s in range(4)]
 
     assert len(set(alive)) > 1
-    assert len({id(plan.live(a)) for a in alive}) == 1
+    assert len({id(plan.order(a)) for a in alive}) == 1
 
 
 def test_plans_that_are_not_used_are_forgotten():
@@ -156,9 +156,9 @@ def test_plans_that_are_not_used_are_forgotten():
     )
     plan = Plan(graph, remembered=2)
     one, two, three = (bytes([1, 0] * k + [0, 1] * (4 - k)) for k in range(3))
-    first = plan.live(one)
+    first = plan.order(one)
 
-    assert plan.live(one) is first
-    plan.live(two)
-    plan.live(three)
-    assert plan.live(one) is not first
+    assert plan.order(one) is first
+    plan.order(two)
+    plan.order(three)
+    assert plan.order(one) is not first

@@ -54,8 +54,10 @@ class _WeightedSum(torch.autograd.Function):
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, xs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        saved = ctx.saved_tensors  # once: a checkpoint computes them when asked
+        weights, xs = saved[: ctx.count], saved[ctx.count :]
         needed = ctx.needs_input_grad[1:]
         for_weights = [
             _inner(grad, x) if need else None for x, need in zip(xs, needed[: ctx.count])

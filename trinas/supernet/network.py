@@ -5,21 +5,28 @@ Legend: N batch, C channels, H W height and width.
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trinas._core.errors import GraphError, ShapeError
 from trinas.graph import Graph
 from trinas.ops import Operation
 from trinas.space.values import Symbol, Value, Var
+from trinas.supernet.again import Again
 from trinas.supernet.mixing import weighted_sum
 from trinas.supernet.mixture import Mixture
-from trinas.supernet.plan import Live, Plan, Step
+from trinas.supernet.plan import Block, Live, Order, Plan, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices
+
+Values: TypeAlias = Mapping[int, Tensor | None] | Sequence[Tensor | None]
 
 
 class Layers(nn.Module):
@@ -55,6 +62,9 @@ class Network(nn.Module):
         joint_widths: what the joint settings of the widths come to, for masks.
         skip: whether branches of weight zero are left out (default); results and
             gradients are the same either way (see `Mixture.from_weights`).
+        checkpoint: whether backward computes what a choice is made of a second time instead
+            of keeping it: memory falls to about one tensor a choice, and a step takes about
+            a third longer. Results are the same; off by default.
         channels_last: whether feature maps lie in memory channels last (default), as the
             kernels for convolutions, pooling and normalisation like them best. Set it
             before parameters are used elsewhere; `to(memory_format=...)` moves those.
@@ -65,13 +75,14 @@ class Network(nn.Module):
         self.graph = graph
         self.layers = Layers()
         self.skip = True
+        self.checkpoint = False
         self.channels_last = True
         self.plan = Plan(graph)
         self.joint_widths = JointWidths()
         for step in self.plan.steps:
             if step.operation is not None and step.key not in self.layers:
                 self.layers.put(step.key, step.operation.build(step.x, step.y))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented
 
     def forward(self, x: Tensor, mixture: Mixture | None = None) -> Tensor:
         """Run the network.
@@ -98,22 +109,44 @@ class Network(nn.Module):
         if self.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         run = _Run(self, mixture, x.device)
+        order = self.plan.order(None if mixture is None else mixture.alive, skip=self.skip)
+        if self.checkpoint and torch.is_grad_enabled():
+            return self._by_blocks(run, order, x)
         values: list[Tensor | None] = [None] * len(self.plan.steps)
         result = x
-        for live in self.plan.live(None if mixture is None else mixture.alive, skip=self.skip):
-            if live.step.kind == "input":
-                result = x
-            else:
-                try:
-                    result = run.step(live, [_there(values[i]) for i in live.inputs])
-                except Exception as error:
-                    place = f", declared at {live.step.declared}" if live.step.declared else ""
-                    error.add_note(f"while running node {live.step.node}{place}")
-                    raise
+        for live in order.lives:
+            result = x if live.step.kind == "input" else run.step(live, values)
             values[live.position] = result
             for position in live.frees:
                 values[position] = None
         return result
+
+    def _by_blocks(self, run: _Run, order: Order, x: Tensor) -> Tensor:
+        """The same, with mixtures computed a second time where backward comes to them."""
+        values: list[Tensor | None] = [None] * len(self.plan.steps)
+        result = x
+        for block in order.blocks:
+            *before, last = block.lives
+            if before:
+                inputs = [_there(values[i]) for i in block.inputs]
+                result = checkpoint(
+                    run.block,
+                    block,
+                    *inputs,
+                    use_reentrant=False,
+                    context_fn=functools.partial(self._once, block),
+                )
+            else:
+                result = x if last.step.kind == "input" else run.step(last, values)
+            values[last.position] = result
+            for position in block.frees:
+                values[position] = None
+        return result
+
+    def _once(self, block: Block) -> tuple[nullcontext[None], Again]:
+        """Contexts of the first computation and of those after it."""
+        keys = [live.step.key for live in block.lives if live.step.operation is not None]
+        return nullcontext(), Again([m for key in keys for m in self.layers[key].modules()])
 
     def _check_input(self, x: Tensor) -> None:
         expected = self.graph.in_shape.numbers()
@@ -160,8 +193,28 @@ class _Run:
         assert self._mixture is not None
         return self._mixture.weights.unbind(0)
 
-    def step(self, live: Live, inputs: list[Tensor]) -> Tensor:
+    def block(self, block: Block, *inputs: Tensor) -> Tensor:
+        """The result of the last step of a block; nothing is kept from other blocks."""
+        run = self
+        if self._masks is not None and self._mixture is not None:
+            # Masks made in here would belong to this block's part of the graph alone.
+            run = copy.copy(self)
+            run._cuts = run._masks = self._masks.afresh()
+        values: dict[int, Tensor | None] = dict(zip(block.inputs, inputs))
+        for live in block.lives:
+            values[live.position] = run.step(live, values)
+        return _there(values[block.lives[-1].position])
+
+    def step(self, live: Live, values: Values) -> Tensor:
         """The result of one step."""
+        try:
+            return self._step(live, [_there(values[i]) for i in live.inputs])
+        except Exception as error:
+            place = f", declared at {live.step.declared}" if live.step.declared else ""
+            error.add_note(f"while running node {live.step.node}{place}")
+            raise
+
+    def _step(self, live: Live, inputs: list[Tensor]) -> Tensor:
         kind = live.step.kind
         if kind == "op":
             return self._op(live.step, inputs[0])

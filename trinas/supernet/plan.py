@@ -10,6 +10,7 @@ zeros are not added.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -74,6 +75,65 @@ class Live:
     slots: tuple[int, ...]
     coefs: tuple[float, ...]
     frees: tuple[int, ...]
+
+
+@attrs.frozen(eq=False)
+class Block:
+    """Steps that meet in one mixture: between its inputs and its result all is their own.
+
+    Attributes:
+        lives: the steps, the mixture last; or one step that belongs to none.
+        inputs: positions of what they read from outside.
+        frees: positions that nothing needs after this block.
+    """
+
+    lives: tuple[Live, ...]
+    inputs: tuple[int, ...]
+    frees: tuple[int, ...]
+
+
+class Order:
+    """What one pass runs, in order: steps one by one, or gathered in blocks."""
+
+    def __init__(self, lives: tuple[Live, ...]) -> None:
+        self.lives = lives
+
+    @functools.cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The steps of every mixture together, with all that leads to it and nowhere else."""
+        members: dict[int, list[Live]] = {}
+        for live, end in zip(self.lives, self._ends()):
+            members.setdefault(end, []).append(live)
+        found: list[tuple[list[Live], list[int]]] = []
+        last_use: dict[int, int] = {}
+        # In the order of their ends: what a block reads from outside ends earlier.
+        for number, (_, lives) in enumerate(sorted(members.items())):
+            inside = {live.position for live in lives}
+            inputs = list(dict.fromkeys(i for v in lives for i in v.inputs if i not in inside))
+            found.append((lives, inputs))
+            last_use.update(dict.fromkeys(inputs, number))
+        frees: dict[int, list[int]] = {}
+        for position, number in last_use.items():
+            frees.setdefault(number, []).append(position)
+        return tuple(
+            Block(tuple(lives), tuple(inputs), tuple(frees.get(number, ())))
+            for number, (lives, inputs) in enumerate(found)
+        )
+
+    def _ends(self) -> list[int]:
+        """For each step the position of the mixture that all ways from it lead to, or its own."""
+        ends: dict[int, int] = {}
+        mixtures: set[int] = set()
+        ahead: dict[int, set[int]] = {}
+        for live in reversed(self.lives):
+            position, meets = live.position, ahead.pop(live.position, set())
+            own = live.step.kind in ("input", "mix") or len(meets) != 1 or not meets <= mixtures
+            ends[position] = position if own else next(iter(meets))
+            if live.step.kind == "mix":
+                mixtures.add(position)
+            for i in live.inputs:
+                ahead.setdefault(i, set()).add(ends[position])
+        return [ends[live.position] for live in self.lives]
 
 
 def make_steps(graph: Graph) -> tuple[Step, ...]:
@@ -161,9 +221,9 @@ class Plan:
         # Only what picks among branches matters, so other widths are no other plan.
         self._picking = sorted({slot for step in self.steps for slot in step.slots})
         self._full = self._narrow(None)
-        self._plans: OrderedDict[bytes, tuple[Live, ...]] = OrderedDict()
+        self._orders: OrderedDict[bytes, Order] = OrderedDict()
 
-    def live(self, alive: bytes | None, *, skip: bool = True) -> tuple[Live, ...]:
+    def order(self, alive: bytes | None, *, skip: bool = True) -> Order:
         """The steps that run.
 
         Args:
@@ -177,16 +237,16 @@ class Plan:
         if alive is None or not skip:
             return self._full
         key = bytes([alive[slot] for slot in self._picking])
-        if key in self._plans:
-            self._plans.move_to_end(key)
-            return self._plans[key]
-        plan = self._narrow(alive)
-        self._plans[key] = plan
-        if len(self._plans) > self._remembered:
-            self._plans.popitem(last=False)
-        return plan
+        if key in self._orders:
+            self._orders.move_to_end(key)
+            return self._orders[key]
+        order = self._narrow(alive)
+        self._orders[key] = order
+        if len(self._orders) > self._remembered:
+            self._orders.popitem(last=False)
+        return order
 
-    def _narrow(self, alive: bytes | None) -> tuple[Live, ...]:
+    def _narrow(self, alive: bytes | None) -> Order:
         # A plain network runs all that its cost counts, as published counts do.
         zeros = set() if alive is None else self._zeros(alive)
         needed = {self._output}
@@ -206,7 +266,7 @@ class Plan:
         frees: dict[int, list[int]] = {}
         for producer, consumer in last_use.items():
             frees.setdefault(consumer, []).append(producer)
-        return tuple(
+        lives = (
             Live(
                 position,
                 step,
@@ -217,6 +277,7 @@ class Plan:
             )
             for position, step, kept in reversed(found)
         )
+        return Order(tuple(lives))
 
     def _zeros(self, alive: bytes) -> set[int]:
         """The steps whose result is zero for certain: zeros, and sums of nothing else."""

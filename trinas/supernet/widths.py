@@ -119,10 +119,15 @@ class Masks:
 
     def __init__(self, graph: Graph, mixture: Mixture, joint: JointWidths) -> None:
         self._graph = graph
+        self._mixture = mixture
         self._weights = mixture.weights
         self._numbers = joint
         self._masks: dict[int, Tensor] = {}
         self._same: dict[tuple[int, int], bool | Tensor] = {}
+
+    def afresh(self) -> Masks:
+        """The same masks with none made yet."""
+        return Masks(self._graph, self._mixture, self._numbers)
 
     def cut(self, step: Step) -> Cut:
         """Nothing is cut; only the odds of equal widths matter."""
