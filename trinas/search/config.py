@@ -205,6 +205,9 @@ class SearchConfig:
         unroll_lr: step of the unrolled update; the learning rate of the weights if None.
         cost: a cost term, or None.
         order_penalty: weight of the paper's order term on the path logits (loss form).
+        prune_after: steps in a row at weight zero after which an option is dropped for good
+            (`Supernet.prune`): memory follows the search down. None keeps all: an option
+            at zero costs no time as it is, and comes back where the others fall.
         autocast: ``torch.bfloat16`` for automatic mixed precision, or None.
         seed: of everything the search draws; data have their own.
 
@@ -231,6 +234,7 @@ class SearchConfig:
     unroll_lr: float | None = attrs.field(default=None, validator=_optional(_positive))
     cost: CostControl | None = None
     order_penalty: float = attrs.field(default=0.0, validator=_not_negative)
+    prune_after: int | None = attrs.field(default=None, validator=_optional([_whole, _positive]))
     autocast: torch.dtype | None = attrs.field(default=None, validator=_autocast)
     seed: int = attrs.field(default=0, validator=[_whole, _not_negative])
 

@@ -32,6 +32,8 @@ from trinas.search.checks import (
 )
 from trinas.search.config import Batches, ConfigError, Loss, SearchConfig
 from trinas.search.cost_term import CostTerm
+from trinas.search.optimiser import adam, forget
+from trinas.search.patience import Patience
 from trinas.search.report import StepReport, spreads
 from trinas.supernet import Mixture, Supernet, Widths
 
@@ -91,16 +93,17 @@ class Search:
                 fix="Put a layer that learns into the space.",
             )
         self._device = self._weights[0].device
-        self._weight_optimiser = torch.optim.Adam(self._weights, lr=config.weight_lr)
+        self._weight_optimiser = adam(self._weights, config.weight_lr)
         # Without architecture parameters (a space of one network) there is nothing to
         # optimise, and Adam refuses an empty list.
-        self._arch_optimiser = torch.optim.Adam(
-            self._arch or [torch.zeros(1, requires_grad=True)],
-            lr=config.arch_lr,
-            betas=config.arch_betas,
+        self._arch_optimiser = adam(
+            self._arch or [torch.zeros(1, requires_grad=True)], config.arch_lr, config.arch_betas
         )
         self._generator = torch.Generator(self._device).manual_seed(config.seed)
         self._rng = random.Random(config.seed)
+        self._patience: Patience | None = None
+        if config.prune_after is not None:
+            self._patience = Patience(net, config.prune_after)
         self._cost: CostTerm | None = None
         if config.cost is not None:
             self._cost = CostTerm(net.graph, config.cost, self._device)
@@ -186,6 +189,7 @@ class Search:
         if self._arch:
             arch_loss, cost = self._update_architecture(batch, mixture, lr)
             spread = spreads(self.net.graph, mixture.odds_by_path())
+        self._prune(mixture)
         self.step += 1
         if self.step == config.total_steps:
             self.net.progress = 1.0
@@ -328,6 +332,18 @@ class Search:
                 total = total + order_penalty(logits, group.order).sum()
         return total
 
+    def _prune(self, mixture: Mixture) -> None:
+        """Drop what has had no weight for long enough, from network and optimiser."""
+        if self._patience is None:
+            return
+        options = self._patience.exhausted(mixture.host, self.net.pruned)
+        if options:
+            self._forget(self.net.prune(options))
+
+    def _forget(self, parameters: Sequence[nn.Parameter]) -> None:
+        forget(self._weight_optimiser, parameters)
+        self._weights = self.net.weight_parameters()
+
     def _control_cost(self) -> None:
         """Double or halve the weight of the cost when the derived network leaves its band."""
         control = self.config.cost
@@ -348,6 +364,7 @@ class Search:
             "cost_weight": self.cost_weight,
             "generator": self._generator.get_state(),
             "rng": as_lists(self._rng.getstate()),
+            "idle": [] if self._patience is None else list(self._patience.counts),
             "pretrain_steps": self.config.pretrain_steps,
             "search_steps": self.config.search_steps,
             "device": self._device.type,
@@ -378,11 +395,15 @@ class Search:
                 fix="Move the network before its Search is made.",
             )
         load_part(self.net, state["net"], "supernet")
+        kept = {id(p) for p in self.net.weight_parameters()}
+        self._forget([p for p in self._weights if id(p) not in kept])
         load_part(self._weight_optimiser, state["weight_optimiser"], "optimiser of the weights")
         load_part(self._arch_optimiser, state["arch_optimiser"], "optimiser of the architecture")
         # The settings of the config hold, not those of the run that saved.
         for group in self._arch_optimiser.param_groups:
             group.update(lr=self.config.arch_lr, betas=self.config.arch_betas)
+        if self._patience is not None and state["idle"]:
+            self._patience.counts = list(state["idle"])
         self.step = state["step"]
         self.cost_weight = state["cost_weight"]
         self._generator.set_state(state["generator"].cpu())
@@ -397,6 +418,7 @@ _KEYS = (
     "cost_weight",
     "generator",
     "rng",
+    "idle",
     "pretrain_steps",
     "search_steps",
     "device",

@@ -18,6 +18,7 @@ from trinas.search.checks import (
     take_batch,
 )
 from trinas.search.config import Batches, ConfigError, Loss, TrainConfig
+from trinas.search.optimiser import adam
 from trinas.search.report import StepReport
 
 
@@ -56,7 +57,7 @@ class Training:
             raise ConfigError(
                 "a training trains weights", got=f"{type(model).__name__} without any"
             )
-        self._optimiser = torch.optim.Adam(self._weights, lr=config.lr)
+        self._optimiser = adam(self._weights, config.lr)
 
     def __iter__(self) -> Iterator[StepReport]:
         """Do the steps that are left."""

@@ -7,7 +7,8 @@ whatever the number of decisions, and the parameters come in the same order ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import attrs
@@ -251,6 +252,27 @@ class Architecture(nn.Module):
                 fix="See graph.decisions; the inputs that a cell's step keeps are derived.",
             )
         return self._rows[path]
+
+    @property
+    def closing_slots(self) -> list[int]:
+        """Slots of the options that are out while their weight is 0, without being drawn."""
+        found: list[int] = []
+        for group, slots in zip(self.groups, self._slots):
+            relaxation = self._relaxation(group)
+            if relaxation.closed_at_zero and not relaxation.stochastic and group.kind != "width":
+                found += slots
+        return found
+
+    @torch.no_grad()
+    def rule_out(self, slots: Collection[int]) -> None:
+        """Set the logits of these slots of the flat vector to minus infinity."""
+        wanted = set(slots)
+        for group, own in zip(self.groups, self._slots):
+            places = [place for place, slot in enumerate(own) if slot in wanted]
+            if places:
+                logits = self._logits(group)
+                index = torch.tensor(places, device=logits.device)
+                logits.view(-1).index_fill_(0, index, -math.inf)
 
     def logits_by_path(self) -> dict[str, list[float]]:
         """The logits as lists, by decision."""

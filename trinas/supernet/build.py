@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from trinas._core.errors import GenotypeError
 from trinas.graph import Genotype, Graph, require_graph, specialise
 from trinas.ops import Cut
+from trinas.space.decision import chosen
 from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.network import Network
 from trinas.supernet.supernet import Supernet
@@ -77,6 +78,14 @@ def inherit_weights(network: Network, net: Supernet, genotype: Genotype) -> None
             got=repr(net.graph),
             fix="Build the network from net.graph.",
         )
+    for path, options in net.pruned.items():
+        lost = set(options) & set(chosen(genotype[path])) if path in genotype else None
+        if lost:
+            raise GenotypeError(
+                "weights are inherited of options that the supernet still has",
+                got=f"{path}={genotype[path]}, which was pruned",
+                fix="Derive from this supernet, or build without inherit.",
+            )
     picked = {**{p: d.options[-1] for p, d in net.graph.decisions.items()}, **genotype}
     widths: dict[Symbol, Value] = {
         Var(path, tuple(int(o) for o in d.options)): int(str(picked[path]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeAlias
 
@@ -41,6 +41,15 @@ class Layers(nn.Module):
     def put(self, key: str, module: nn.Module) -> None:
         """File a module under a path."""
         self.add_module(_module_name(key), module)
+
+    def drop_all_but(self, keys: Collection[str]) -> list[nn.Parameter]:
+        """Remove the other modules; their parameters are returned."""
+        kept = {_module_name(key) for key in keys}
+        gone = [name for name in self._modules if name not in kept]
+        parameters = [p for name in gone for p in self.get_submodule(name).parameters()]
+        for name in gone:
+            delattr(self, name)
+        return parameters
 
 
 @functools.cache
@@ -120,6 +129,10 @@ class Network(nn.Module):
             for position in live.frees:
                 values[position] = None
         return result
+
+    def keep(self, left: bytes) -> list[nn.Parameter]:
+        """Remove what can no longer run; see `Supernet.prune`."""
+        return self.layers.drop_all_but(self.plan.keep(left))
 
     def _by_blocks(self, run: _Run, order: Order, x: Tensor) -> Tensor:
         """The same, with mixtures computed a second time where backward comes to them."""

@@ -220,6 +220,7 @@ class Plan:
         self._remembered = remembered
         # Only what picks among branches matters, so other widths are no other plan.
         self._picking = sorted({slot for step in self.steps for slot in step.slots})
+        self._left: bytes | None = None
         self._full = self._narrow(None)
         self._orders: OrderedDict[bytes, Order] = OrderedDict()
 
@@ -232,7 +233,7 @@ class Plan:
             skip: leave out what takes no part; without it everything runs.
 
         Raises:
-            RelaxationError: no option of a decision takes part.
+            RelaxationError: no option of a decision takes part, or one that was dropped.
         """
         if alive is None or not skip:
             return self._full
@@ -240,15 +241,39 @@ class Plan:
         if key in self._orders:
             self._orders.move_to_end(key)
             return self._orders[key]
+        self._check_left(alive)
         order = self._narrow(alive)
         self._orders[key] = order
         if len(self._orders) > self._remembered:
             self._orders.popitem(last=False)
         return order
 
-    def _narrow(self, alive: bytes | None) -> Order:
+    def keep(self, left: bytes) -> set[str]:
+        """Forget the options that are not `left` (one byte a slot).
+
+        Returns:
+            Keys of the modules that can still run.
+        """
+        self._left = left
+        self._full = self._narrow(left, add_zeros=True)
+        self._orders.clear()
+        return {live.step.key for live in self._full.lives}
+
+    def _check_left(self, alive: bytes) -> None:
+        if self._left is None:
+            return
+        for step in self.steps:
+            if any(alive[slot] and not self._left[slot] for slot in step.slots):
+                raise RelaxationError(
+                    "an option that was dropped for good takes no part any more",
+                    got="a weight other than 0",
+                    at=step.decision,
+                    fix="See Supernet.pruned; load a checkpoint from before.",
+                )
+
+    def _narrow(self, alive: bytes | None, *, add_zeros: bool = False) -> Order:
         # A plain network runs all that its cost counts, as published counts do.
-        zeros = set() if alive is None else self._zeros(alive)
+        zeros = set() if alive is None or add_zeros else self._zeros(alive)
         needed = {self._output}
         found: list[tuple[int, Step, list[int]]] = []
         last_use: dict[int, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 
 from trinas._core.errors import CheckpointError, GenotypeError, GraphError, SpaceError
 from trinas.graph import Genotype, Graph, require_graph, settle
-from trinas.space.decision import Decision, Picked
+from trinas.space.decision import Decision, Option, Picked
 from trinas.supernet.architecture import Architecture, RelaxSpec
 from trinas.supernet.inputs import KeptInputs
 from trinas.supernet.mixture import Mixture, Widths, random_from
 from trinas.supernet.network import Network
+from trinas.supernet.pruning import slots_of
 
 
 class Supernet(nn.Module):
@@ -39,6 +41,7 @@ class Supernet(nn.Module):
         self.architecture = architecture
         self._kept_inputs = KeptInputs(network.graph)
         self._progress = 0.0
+        self._left = bytearray(b"\1" * network.graph.slots)
 
     @property
     def graph(self) -> Graph:
@@ -182,9 +185,77 @@ class Supernet(nn.Module):
         """All other parameters, in the order of the graph."""
         return list(self.network.parameters())
 
+    @property
+    def pruned(self) -> dict[str, tuple[Option, ...]]:
+        """The options that were dropped for good, by decision."""
+        graph = self.graph
+        found = {
+            path: tuple(
+                o for k, o in enumerate(d.options) if not self._left[graph.offsets[path] + k]
+            )
+            for path, d in graph.decisions.items()
+        }
+        return {path: options for path, options in found.items() if options}
+
+    def prune(self, options: Mapping[str, Iterable[Option]]) -> list[nn.Parameter]:
+        """Drop options for good, with every layer that only they lead to.
+
+        Their logits become minus infinity, which leaves them out of every relaxation; the
+        layers are removed from the network. What is left computes as before, but for
+        relaxations that look at the number of options (the radius of sparsestmax is a
+        share of that of the options that are left).
+
+        Args:
+            options: what to drop, by decision: operations, paths or depths.
+
+        Returns:
+            The parameters that were removed, for an optimiser to forget.
+
+        Raises:
+            SpaceError: no such option, or none that can be derived would be left.
+
+        >>> import trinas as tn
+        >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
+        >>> net = compile_supernet(graph)
+        >>> [tuple(p.shape) for p in net.prune({"slot": ["a"]})], net.pruned
+        ([(8, 3, 3, 3), (8,)], {'slot': ('a',)})
+        >>> net.weights()
+        {'slot': [0.0, 1.0]}
+        """
+        slots = slots_of(self.graph, options, self.pruned)
+        for slot in slots:
+            self._left[slot] = 0
+        self.architecture.rule_out(slots)
+        return self.network.keep(bytes(self._left))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load a state; what was pruned where it was saved is pruned here first.
+
+        Raises:
+            CheckpointError: the state of another space, or of a supernet with options that
+                were pruned here.
+        """
+        extra = state_dict.get("_extra_state")
+        if isinstance(extra, dict) and extra.get("space") == self.graph.digest:
+            saved = extra.get("pruned", {})
+            lost = {p: set(o) - set(saved.get(p, ())) for p, o in self.pruned.items()}
+            if any(lost.values()):
+                path = next(path for path, options in lost.items() if options)
+                raise CheckpointError(
+                    "what was pruned has no place to load weights into",
+                    got=f"a state with {', '.join(map(str, lost[path]))}",
+                    at=path,
+                    fix="Compile the supernet anew, then load.",
+                )
+            self.prune(saved)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
     def get_extra_state(self) -> dict[str, Any]:
-        """Progress, and which space this is, for the state dict."""
-        return {"progress": self._progress, "space": self.graph.digest}
+        """Progress, what was pruned, and which space this is, for the state dict."""
+        pruned = {path: list(options) for path, options in self.pruned.items()}
+        return {"progress": self._progress, "space": self.graph.digest, "pruned": pruned}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore progress; refuse the state of another space.
@@ -213,6 +284,7 @@ def compile_supernet(
     relax: RelaxSpec | None = None,
     *,
     init_std: float = 1e-3,
+    checkpoint: bool = False,
     generator: torch.Generator | None = None,
 ) -> Supernet:
     """Compile a space into a differentiable supernet.
@@ -223,6 +295,8 @@ def compile_supernet(
             (``operation``, ``path``, ``depth``, ``width``) to relaxations. The defaults
             are those of Trilevel NAS: sparsestmax, sorted sparsestmax, Gumbel-softmax.
         init_std: standard deviation of the initial logits.
+        checkpoint: compute choices a second time in backward instead of keeping all of
+            them (`Network.checkpoint`): less memory, more time, the same results.
         generator: randomness of the initial logits.
 
     Raises:
@@ -243,9 +317,9 @@ def compile_supernet(
             got=init_std,
             fix="It is the standard deviation of the initial logits.",
         )
-    return Supernet(
-        Network(graph), Architecture(graph, relax, init_std=init_std, generator=generator)
-    )
+    network = Network(graph)
+    network.checkpoint = checkpoint
+    return Supernet(network, Architecture(graph, relax, init_std=init_std, generator=generator))
 
 
 def derive(net: Supernet) -> Genotype:

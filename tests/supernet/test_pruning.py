@@ -1,0 +1,147 @@
+"""Options dropped for good: what goes, what stays as it was, and what is refused."""
+
+import math
+
+import pytest
+import torch
+from example_spaces import trilevel
+
+import trinas as tn
+
+
+def slots(count=2):
+    slot = dict(a=tn.conv_relu(3, 4), b=tn.conv_relu(1, 4), c=tn.resblock(4))
+    parts = (tn.choice(slot, name="slot") for _ in range(count))
+    return tn.compile_supernet(tn.lower(tn.seq(*parts), (4, 6, 6)), tn.relax.Sparsemax())
+
+
+def parameters(net):
+    return {name for name, _ in net.network.named_parameters()}
+
+
+def test_layers_and_logits_of_a_dropped_option_go():
+    net = slots()
+    before = parameters(net)
+    gone = net.prune({"slot[0]": ["a", "c"]})
+
+    assert before - parameters(net) == {
+        "layers.slot[0]/a/conv.weight",
+        "layers.slot[0]/c/residual/conv1.weight",
+        "layers.slot[0]/c/residual/conv2.weight",
+    }
+    assert sum(p.numel() for p in gone) == 3 * 4 * 4 * 9
+    assert net.logits("slot[0]").tolist()[::2] == [-math.inf, -math.inf]
+    assert net.weights()["slot[0]"] == [0.0, 1.0, 0.0]
+    assert net.pruned == {"slot[0]": ("a", "c")}
+
+
+def test_what_is_left_computes_as_before():
+    net = slots()
+    for path in net.graph.decisions:
+        net.logits(path).data.copy_(torch.tensor([1.0, 0.9, -3.0]))
+    x = torch.rand(2, 4, 6, 6)
+    expected = net(x)
+    net.prune({path: ["c"] for path in net.graph.decisions})
+
+    torch.testing.assert_close(net(x), expected)
+    net.network.skip = False
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_a_path_that_is_dropped_takes_its_cells_along():
+    torch.manual_seed(0)
+    net = tn.compile_supernet(trilevel())
+    trunk = net.graph.decisions["trunk"]
+    first = trunk.options[0]
+    others = [option for option in trunk.options if option != first]
+    before = len(parameters(net))
+    net.prune({"trunk": others})
+    model = tn.build(net.graph, tn.derive(net), inherit=net)
+
+    assert len(parameters(net)) < before
+    assert tn.derive(net)["trunk"] == first
+    x = torch.rand(1, *net.graph.in_shape.numbers())
+    assert model.eval()(x).shape == net.eval()(x).shape
+
+
+def test_layers_that_others_use_stay():
+    cell = tn.cell(2, lambda i, j: tn.choice(a=tn.conv(3, 4), b=tn.conv(1, 4)), merge="last")
+    net = tn.compile_supernet(tn.lower(tn.repeat(tn.share("cell", cell), 2), (4, 6, 6)))
+    path = next(iter(net.graph.decisions))
+    gone = net.prune({path: ["a"]})
+
+    assert len(gone) == 4  # weight and bias, in both copies of the cell
+    assert net(torch.rand(1, 4, 6, 6)).shape == (1, 4, 6, 6)
+
+
+def test_a_pruned_state_loads_into_a_fresh_supernet():
+    net, fresh = slots(), slots()
+    net.prune({"slot[1]": ["b"]})
+    fresh.load_state_dict(net.state_dict())
+    x = torch.rand(1, 4, 6, 6)
+
+    assert fresh.pruned == net.pruned
+    assert torch.equal(fresh(x), net(x))
+
+
+def test_a_full_state_does_not_load_into_a_pruned_supernet():
+    net = slots()
+    state = slots().state_dict()
+    net.prune({"slot[1]": ["b"]})
+
+    with pytest.raises(tn.errors.CheckpointError, match=r"no place to load .*slot\[1\].*anew"):
+        net.load_state_dict(state)
+
+
+def test_a_dropped_option_runs_no_more():
+    net = slots()
+    net.prune({"slot[0]": ["a"]})
+    genotype = tn.Genotype.of(net.graph, {"slot[0]": "a", "slot[1]": "b"})
+
+    with pytest.raises(tn.errors.RelaxationError, match=r"dropped for good.*slot\[0\]"):
+        net(torch.rand(1, 4, 6, 6), at=genotype)
+    with pytest.raises(tn.errors.GenotypeError, match=r"slot\[0\]=a, which was pruned"):
+        tn.build(net.graph, genotype, inherit=net)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"slot": ["a"]}, "operations, paths and depths are dropped"),
+        ({"slot[0]": ["d"]}, "is one of its decision"),
+        ({"slot[0]": ["a", "b", "c"]}, "is left in every decision"),
+    ],
+)
+def test_refused(options, message):
+    net = slots()
+    before = parameters(net)
+
+    with pytest.raises(tn.errors.SpaceError, match=message):
+        net.prune(options)
+    assert parameters(net) == before
+    assert not net.pruned
+
+
+def test_the_last_option_is_counted_with_those_dropped_before():
+    net = slots()
+    net.prune({"slot[0]": ["a"]})
+    net.prune({"slot[0]": ["b", "a"]})
+
+    with pytest.raises(tn.errors.SpaceError, match="is left"):
+        net.prune({"slot[0]": ["c"]})
+
+
+def test_an_option_that_is_only_searched_cannot_be_the_last():
+    graph = tn.lower(tn.choice(none=tn.zero(), a=tn.conv(1, 4), search_only="none"), (4, 6, 6))
+    net = tn.compile_supernet(graph)
+
+    with pytest.raises(tn.errors.SpaceError, match="is left"):
+        net.prune({next(iter(graph.decisions)): ["a"]})
+
+
+def test_widths_are_not_dropped():
+    net = tn.compile_supernet(trilevel())
+    width = next(path for path, d in net.graph.decisions.items() if d.kind == "width")
+
+    with pytest.raises(tn.errors.SpaceError, match="share their weights"):
+        net.prune({width: [net.graph.decisions[width].options[0]]})

@@ -1,0 +1,56 @@
+"""Options that are dropped for good: which ones may be, and what that leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from trinas._core.errors import SpaceError
+from trinas.graph import Graph
+from trinas.space.decision import Decision, Option
+
+
+def droppable(decision: Decision, gone: Collection[Option]) -> bool:
+    """Whether `gone` may leave `decision`: an option that can be derived has to remain."""
+    return any(option not in gone for option in decision.derivable)
+
+
+def slots_of(
+    graph: Graph, options: Mapping[str, Iterable[Option]], already: Mapping[str, Collection[Option]]
+) -> list[int]:
+    """The slots of options that are to be dropped, checked.
+
+    Args:
+        graph: the space.
+        options: what to drop, by decision.
+        already: what was dropped before.
+
+    Raises:
+        SpaceError: no such decision or option, a decision that has no logits of its own or
+            is a width, or nothing left to derive.
+    """
+    slots = []
+    for path, named in options.items():
+        decision = graph.decisions.get(path)
+        if decision is None or decision.kind in ("width", "inputs"):
+            raise SpaceError(
+                "options of operations, paths and depths are dropped",
+                got=path if decision is None else f"{path}, a decision of {decision.kind}",
+                fix="See graph.decisions. Narrower widths share their weights with wider ones.",
+            )
+        for option in named:
+            if option not in decision.options:
+                raise SpaceError(
+                    "an option that is dropped is one of its decision",
+                    got=option,
+                    at=path,
+                    fix=f"There are {', '.join(map(str, decision.options))}.",
+                )
+            slots.append(graph.offsets[path] + decision.index(option))
+        if not droppable(decision, {*named, *already.get(path, ())}):
+            raise SpaceError(
+                "an option that can be derived is left in every decision",
+                got=f"all of {', '.join(map(str, decision.derivable))} dropped",
+                at=path,
+                fix="Keep one of them.",
+            )
+    return slots
