@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -20,7 +20,7 @@ from trinas._core.errors import GraphError, RelaxationError
 from trinas.graph import Graph, Vertex
 from trinas.ops import Operation
 from trinas.space.shape import Shape
-from trinas.space.values import Value, Var
+from trinas.space.values import Value, Var, largest
 
 
 @attrs.frozen(eq=False)
@@ -77,63 +77,143 @@ class Live:
     frees: tuple[int, ...]
 
 
-@attrs.frozen(eq=False)
-class Block:
-    """Steps that meet in one mixture: between its inputs and its result all is their own.
+@attrs.frozen(cache_hash=True)
+class Part:
+    """One step of a region, without what tells two places apart.
 
     Attributes:
-        lives: the steps, the mixture last; or one step that belongs to none.
+        kind: of the step.
+        operation: of an ``op``, with numbers for searched widths.
+        coefs: factors of a ``sum``.
+        inputs: what it reads: inputs of the region, then results, counted through.
+    """
+
+    kind: str
+    operation: Operation | None
+    coefs: tuple[float, ...]
+    inputs: tuple[int, ...]
+
+
+class Block:
+    """Steps between some inputs and one result: nothing outside reads what is in between.
+
+    Attributes:
+        lives: the steps; the last one gives the result.
         inputs: positions of what they read from outside.
         frees: positions that nothing needs after this block.
     """
 
-    lives: tuple[Live, ...]
-    inputs: tuple[int, ...]
-    frees: tuple[int, ...]
+    def __init__(
+        self,
+        lives: Sequence[Live],
+        inputs: Sequence[int],
+        frees: Sequence[int],
+        regions: Mapping[int, int],
+    ) -> None:
+        self.lives = tuple(lives)
+        self.inputs = tuple(inputs)
+        self.frees = tuple(frees)
+        self._regions = regions
+
+    @functools.cached_property
+    def recipe(self) -> tuple[Part, ...]:
+        """What is computed, the same for all places that are built alike."""
+        places = {position: k for k, position in enumerate(self.inputs)}
+        parts = []
+        for live in self.lives:
+            operation = _anywhere(live.step.operation)
+            inputs = tuple(places[i] for i in live.inputs)
+            parts.append(Part(live.step.kind, operation, live.coefs, inputs))
+            places[live.position] = len(places)
+        return tuple(parts)
+
+    @functools.cached_property
+    def regions(self) -> tuple[Block, ...]:
+        """The static regions within."""
+        return _grouped(self.lives, self._regions, self._regions)
+
+
+def _anywhere(operation: Operation | None) -> Operation | None:
+    """The operation without the names of the widths in it."""
+    if operation is None or not operation.symbols:
+        return operation
+    bound = operation.bind({symbol: largest(symbol) for symbol in operation.symbols})
+    assert isinstance(bound, Operation)
+    return bound
 
 
 class Order:
-    """What one pass runs, in order: steps one by one, or gathered in blocks."""
+    """What one pass runs, in order: steps one by one, or gathered in blocks.
 
-    def __init__(self, lives: tuple[Live, ...]) -> None:
+    Args:
+        lives: the steps.
+        regions: for every position that of the end of its static region, see `Plan`.
+    """
+
+    def __init__(self, lives: tuple[Live, ...], regions: Mapping[int, int]) -> None:
         self.lives = lives
+        self._regions = regions
 
     @functools.cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """The steps of every mixture together, with all that leads to it and nowhere else."""
-        members: dict[int, list[Live]] = {}
-        for live, end in zip(self.lives, self._ends()):
-            members.setdefault(end, []).append(live)
-        found: list[tuple[list[Live], list[int]]] = []
-        last_use: dict[int, int] = {}
-        # In the order of their ends: what a block reads from outside ends earlier.
-        for number, (_, lives) in enumerate(sorted(members.items())):
-            inside = {live.position for live in lives}
-            inputs = list(dict.fromkeys(i for v in lives for i in v.inputs if i not in inside))
-            found.append((lives, inputs))
-            last_use.update(dict.fromkeys(inputs, number))
-        frees: dict[int, list[int]] = {}
-        for position, number in last_use.items():
-            frees.setdefault(number, []).append(position)
-        return tuple(
-            Block(tuple(lives), tuple(inputs), tuple(frees.get(number, ())))
-            for number, (lives, inputs) in enumerate(found)
-        )
+    def regions(self) -> tuple[Block, ...]:
+        """The steps gathered in static regions."""
+        return _grouped(self.lives, self._regions, self._regions)
 
-    def _ends(self) -> list[int]:
-        """For each step the position of the mixture that all ways from it lead to, or its own."""
-        ends: dict[int, int] = {}
-        mixtures: set[int] = set()
-        ahead: dict[int, set[int]] = {}
-        for live in reversed(self.lives):
-            position, meets = live.position, ahead.pop(live.position, set())
-            own = live.step.kind in ("input", "mix") or len(meets) != 1 or not meets <= mixtures
-            ends[position] = position if own else next(iter(meets))
-            if live.step.kind == "mix":
-                mixtures.add(position)
-            for i in live.inputs:
-                ahead.setdefault(i, set()).add(ends[position])
-        return [ends[live.position] for live in self.lives]
+    @functools.cached_property
+    def choices(self) -> tuple[Block, ...]:
+        """The steps of every mixture together, with all that leads to it and nowhere else."""
+        mixtures = {live.position for live in self.lives if live.step.kind == "mix"}
+        ends = _ends(self.lives, closed=mixtures, into=mixtures)
+        return _grouped(self.lives, ends, self._regions)
+
+
+def _ends(
+    lives: Sequence[Live], *, closed: Collection[int], into: Collection[int] | None = None
+) -> dict[int, int]:
+    """For each step where all ways from it meet: a later step, or its own position.
+
+    Args:
+        lives: the steps, in order.
+        closed: steps that are an end of their own.
+        into: the only steps where others may end; all that are not closed if None.
+    """
+    ends: dict[int, int] = {}
+    ahead: dict[int, set[int]] = {}
+    for live in reversed(lives):
+        meets = ahead.pop(live.position, set())
+        end = live.position
+        if end not in closed and live.step.kind != "input" and len(meets) == 1:
+            (later,) = meets
+            if (later in into) if into is not None else (later not in closed):
+                end = later
+        ends[live.position] = end
+        for i in live.inputs:
+            ahead.setdefault(i, set()).add(end)
+    return ends
+
+
+def _grouped(
+    lives: Sequence[Live], ends: Mapping[int, int], regions: Mapping[int, int]
+) -> tuple[Block, ...]:
+    """The steps gathered by their ends, in the order of these."""
+    members: dict[int, list[Live]] = {}
+    for live in lives:
+        members.setdefault(ends[live.position], []).append(live)
+    found: list[tuple[list[Live], list[int]]] = []
+    last_use: dict[int, int] = {}
+    # What a block reads from outside is the end of another, and comes earlier.
+    for number, (_, group) in enumerate(sorted(members.items())):
+        inside = {live.position for live in group}
+        inputs = list(dict.fromkeys(i for v in group for i in v.inputs if i not in inside))
+        found.append((group, inputs))
+        last_use.update(dict.fromkeys(inputs, number))
+    frees: dict[int, list[int]] = {}
+    for position, number in last_use.items():
+        frees.setdefault(number, []).append(position)
+    return tuple(
+        Block(group, inputs, frees.get(number, ()), regions)
+        for number, (group, inputs) in enumerate(found)
+    )
 
 
 def make_steps(graph: Graph) -> tuple[Step, ...]:
@@ -209,6 +289,10 @@ def _makes(operation: Operation | None, sets_channels: bool) -> tuple[str, ...]:
 class Plan:
     """The steps of a network, and recently used narrowings of them.
 
+    A *static region* is a run of steps between decisions that is needed as a whole or not
+    at all, and works alike whatever is decided: the inside of an operation made of several,
+    for instance. It is what can be compiled once and for all.
+
     Args:
         graph: the graph to run.
         remembered: how many different sets of live branches to keep plans for.
@@ -221,7 +305,10 @@ class Plan:
         # Only what picks among branches matters, so other widths are no other plan.
         self._picking = sorted({slot for step in self.steps for slot in step.slots})
         self._left: bytes | None = None
+        self._regions: dict[int, int] = {}
         self._full = self._narrow(None)
+        # In place: what was made already looks it up there.
+        self._regions.update(_ends(self._full.lives, closed=self._varying()))
         self._orders: OrderedDict[bytes, Order] = OrderedDict()
 
     def order(self, alive: bytes | None, *, skip: bool = True) -> Order:
@@ -302,7 +389,19 @@ class Plan:
             )
             for position, step, kept in reversed(found)
         )
-        return Order(tuple(lives))
+        return Order(tuple(lives), self._regions)
+
+    def _varying(self) -> set[int]:
+        """The steps whose inputs hang on the decisions: mixtures, and sums that leave out zeros."""
+        varying: set[int] = set()
+        for position, step in enumerate(self.steps):
+            if step.kind not in _ADDING:
+                continue
+            sources = [self.steps[i] for i in step.inputs]
+            zero = any(s.operation is not None and s.operation.always_zero for s in sources)
+            if step.slots or zero or any(s.kind in _ADDING for s in sources):
+                varying.add(position)
+        return varying
 
     def _zeros(self, alive: bytes) -> set[int]:
         """The steps whose result is zero for certain: zeros, and sums of nothing else."""

@@ -1,0 +1,126 @@
+"""Compiled parts: equal results, one compilation for all places built alike."""
+
+import copy
+
+import pytest
+import torch
+from example_spaces import ALL
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import trinas as tn
+
+
+# torch looks at an attribute that warns, and hides the warning unless it is an error.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def sandwich(slots=3):
+    """Slots of several operations and widths, as in the reference example."""
+    width = lambda: tn.width(values=(4, 6, 8))  # noqa: E731  # each call another width
+    parts = (
+        tn.choice(a=tn.resblock(w), b=tn.dwsblock(w), c=tn.conv_relu(3, w), name="slot")
+        for w in (width() for _ in range(slots))
+    )
+    return tn.lower(tn.seq(tn.conv(1, 8), *parts, tn.conv(1, 3)), (3, 6, 6))
+
+
+def compiled_twin(net):
+    twin = copy.deepcopy(net)
+    counter = CompileCounterWithBackend("eager")
+    twin.network.compile(backend=counter)
+    return twin, counter
+
+
+def gradients(net, x, mixture):
+    for parameter in net.parameters():
+        parameter.grad = None
+    result = net(x, at=mixture)
+    result.square().mean().backward()
+    return result, {name: p.grad for name, p in net.network.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["trilevel", "bench", "cells"])
+def test_results_gradients_and_statistics_are_the_same(name):
+    torch.manual_seed(0)
+    net = tn.compile_supernet(ALL[name]())
+    twin, counter = compiled_twin(net)
+    x = torch.rand(2, *net.graph.in_shape.numbers())
+    for seed in range(2):
+        mixture = net.mixture(generator=torch.Generator().manual_seed(seed)).detached()
+        torch.testing.assert_close(gradients(twin, x, mixture), gradients(net, x, mixture))
+
+    assert counter.frame_count > 0
+    torch.testing.assert_close(dict(twin.named_buffers()), dict(net.named_buffers()))
+
+
+def test_places_built_alike_share_what_was_compiled():
+    frames = []
+    for slots in (2, 4):
+        net, counter = compiled_twin(tn.compile_supernet(sandwich(slots)))
+        net(torch.rand(1, 3, 6, 6), at=net.mixture(widths="narrowest"))
+        frames.append(counter.frame_count)
+
+    assert frames[0] == frames[1]
+
+
+def test_nothing_is_compiled_anew_as_decisions_change():
+    torch.manual_seed(0)
+    net, counter = compiled_twin(tn.compile_supernet(sandwich(), tn.relax.GumbelSoftmax()))
+    x = torch.rand(2, 3, 6, 6)
+    widths = ("widest", "narrowest", *["random"] * 12)
+    for policy in widths:  # every option, cut or not on either side
+        every = net.mixture(widths=policy)
+        net(
+            x,
+            at=tn.Mixture.from_weights(
+                net.graph, torch.full((net.graph.slots,), 0.5), every.odds
+            ).with_widths(policy),
+        ).sum().backward()
+    before = counter.frame_count
+    for seed in range(10):
+        mixture = net.mixture(generator=torch.Generator().manual_seed(seed), widths="random")
+        net(x, at=mixture.detached()).sum().backward()
+
+    assert counter.frame_count == before
+
+
+def test_a_deep_copy_and_a_plain_network_compile_too():
+    net, _ = compiled_twin(tn.compile_supernet(sandwich()))
+    genotype = tn.sample(net.graph, 0)
+    model = tn.build(net.graph, genotype, inherit=net).eval()
+    x = torch.rand(1, 3, 6, 6)
+    expected = model(x)
+    counter = CompileCounterWithBackend("eager")
+    model.compile(backend=counter)
+
+    torch.testing.assert_close(model(x), expected)
+    assert counter.frame_count > 0
+
+
+def test_masks_run_as_they_are():
+    net = tn.compile_supernet(sandwich()).eval()
+    twin, counter = compiled_twin(net)
+    mixture = net.mixture(widths="soft")
+    x = torch.rand(1, 3, 6, 6)
+
+    assert torch.equal(twin(x, at=mixture), net(x, at=mixture))
+    assert counter.frame_count == 0
+
+
+def test_checkpoints_hold_compiled_parts():
+    torch.manual_seed(0)
+    net = tn.compile_supernet(sandwich())
+    twin, counter = compiled_twin(net)
+    twin.network.checkpoint = True
+    mixture = net.mixture(widths="narrowest").detached()
+    x = torch.rand(2, 3, 6, 6)
+
+    torch.testing.assert_close(gradients(twin, x, mixture), gradients(net, x, mixture))
+    assert counter.frame_count > 0

@@ -1,0 +1,180 @@
+"""One forward pass: what each step of a plan computes.
+
+Legend: N batch, C channels, H W height and width.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from trinas.graph import Graph
+from trinas.ops import Operation
+from trinas.space.values import Symbol, Value, Var
+from trinas.supernet.compiled import Compiled, merged
+from trinas.supernet.mixing import weighted_sum
+from trinas.supernet.mixture import Mixture
+from trinas.supernet.plan import Block, Live, Step
+from trinas.supernet.widths import JointWidths, Masks, Slices
+
+Values: TypeAlias = Mapping[int, Tensor] | Sequence[Tensor | None]
+
+
+class _Layers(Protocol):
+    def __getitem__(self, key: str) -> nn.Module: ...
+
+
+class Runnable(Protocol):
+    """What a pass needs of a network."""
+
+    graph: Graph
+    joint_widths: JointWidths
+    compiled: Compiled | None
+
+    @property
+    def layers(self) -> _Layers:
+        """The modules by path."""
+        ...
+
+
+def _there(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return value
+
+
+class Run:
+    """One forward pass."""
+
+    def __init__(self, network: Runnable, mixture: Mixture | None, device: torch.device) -> None:
+        self._layers = network.layers
+        self.compiled = network.compiled
+        self._mixture = mixture
+        self._cuts: Slices | Masks | None = None
+        self._masks: Masks | None = None
+        if mixture is None:
+            return
+        if mixture.widths is None:
+            self._cuts = self._masks = Masks(network.graph, mixture, network.joint_widths)
+        else:
+            widths: dict[Symbol, Value] = {
+                Var(path, _numbers(network.graph, path)): count
+                for path, count in mixture.widths.items()
+            }
+            self._cuts = Slices(widths, device)
+
+    @functools.cached_property
+    def _weights(self) -> Sequence[Tensor]:
+        """The weights one by one: taken apart in one go, so that backward joins them in one."""
+        assert self._mixture is not None
+        return self._mixture.weights.unbind(0)
+
+    def block(self, block: Block, *inputs: Tensor) -> Tensor:
+        """The result of the last step of a block; nothing is kept from other blocks."""
+        run = self
+        if self._masks is not None:
+            # Masks made in here would belong to this block's part of the graph alone.
+            run = copy.copy(self)
+            run._cuts = run._masks = self._masks.afresh()
+        values: dict[int, Tensor] = dict(zip(block.inputs, inputs))
+        if self.compiled is None or self._masks is not None:
+            for live in block.lives:
+                values[live.position] = run.step(live, values)
+        else:
+            for region in block.regions:
+                values[region.lives[-1].position] = self._region(region, values)
+        return values[block.lives[-1].position]
+
+    def _region(self, region: Block, values: Mapping[int, Tensor]) -> Tensor:
+        *before, last = region.lives
+        if not before or self.compiled is None:
+            return self.step(last, values)
+        steps = [live.step for live in region.lives]
+        modules = [self._layers[s.key] if s.operation is not None else None for s in steps]
+        cuts = [self._cuts.cut(s) if s.searched and self._cuts is not None else None for s in steps]
+        scores = [self._scores(s) if c is not None else [] for s, c in zip(steps, cuts)]
+        inputs = [values[i] for i in region.inputs]
+        try:
+            return self.compiled(region, modules, cuts, scores, inputs)
+        except Exception as error:
+            _note(error, last.step)
+            raise
+
+    def step(self, live: Live, values: Values) -> Tensor:
+        """The result of one step."""
+        try:
+            return self._step(live, [_there(values[i]) for i in live.inputs])
+        except Exception as error:
+            _note(error, live.step)
+            raise
+
+    def _step(self, live: Live, inputs: list[Tensor]) -> Tensor:
+        kind = live.step.kind
+        if kind == "op":
+            return self._op(live.step, inputs[0])
+        if kind == "mix":
+            return self._mix(live, inputs)
+        if kind == "keep" and self._mixture is not None:
+            return merged(kind, inputs, tuple(self._mixture.host[slot] for slot in live.slots))
+        return merged(kind, inputs, live.coefs)
+
+    def _op(self, step: Step, x: Tensor) -> Tensor:
+        module, operation = self._layers[step.key], step.operation
+        if operation is None or not step.searched or self._cuts is None:
+            return module(x)
+        y = operation.run(module, x, self._cuts.cut(step))
+        if self._masks is not None:
+            return self._masked(step, operation, self._masks, y)
+        for weight in self._scores(step):
+            y = y * weight.to(y.dtype)
+        return y
+
+    @staticmethod
+    def _masked(step: Step, operation: Operation, masks: Masks, y: Tensor) -> Tensor:
+        if not step.makes and operation.keeps_zero:
+            return y
+        mask = masks.channels(step)
+        # Only what sets its own width is weighted by it; the rest is kept clean of what
+        # a bias or a sigmoid puts into channels that are not there.
+        mask = mask if step.makes else (mask != 0).to(mask)
+        return y * mask.to(y.dtype).reshape(-1, *[1] * (y.dim() - 2))
+
+    def _scores(self, step: Step) -> list[Tensor]:
+        """The (unit) weights of the widths in force, by which a result takes their gradient."""
+        mixture = self._mixture
+        if mixture is None or mixture.widths is None:
+            return []
+        found = []
+        for path in step.makes:
+            if path in mixture.scored:
+                decision = mixture.graph.decisions[path]
+                slot = mixture.graph.offsets[path] + decision.index(mixture.widths[path])
+                found.append(self._weights[slot])
+        return found
+
+    def _mix(self, live: Live, inputs: list[Tensor]) -> Tensor:
+        mixture = self._mixture
+        assert mixture is not None
+        if len(inputs) == 1 and not mixture.weights.requires_grad:
+            value = mixture.host[live.slots[0]]
+            return inputs[0] if value == 1.0 else inputs[0] * value
+        # What does not take part is here because nothing is skipped; its gradient is that
+        # of what is.
+        weights = [
+            self._weights[slot] if mixture.alive[slot] else self._weights[slot].detach()
+            for slot in live.slots
+        ]
+        return weighted_sum(weights, inputs)
+
+
+def _numbers(graph: Graph, path: str) -> tuple[int, ...]:
+    return tuple(int(option) for option in graph.decisions[path].options)
+
+
+def _note(error: Exception, step: Step) -> None:
+    place = f", declared at {step.declared}" if step.declared else ""
+    error.add_note(f"while running node {step.node}{place}")
