@@ -165,8 +165,8 @@ class Network(nn.Module):
         convolution) is compiled as one function of its input, its weights and its widths,
         and that function serves all places that are built alike. Decisions stay outside.
         So there are no graph breaks, and a new set of live branches, another path or
-        other widths compile nothing new, but for the first time that a width on either
-        side is cut at all.
+        other widths compile nothing new, once each form was met: either side cut or full,
+        and both sides equally wide or not.
 
         Works on the first calls; masks (soft widths) run as they are.
 
