@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.measure import Options, save, table
 
-BENCHMARKS = ("relaxations", "spaces", "steps", "sparsity", "memory")
+BENCHMARKS = ("relaxations", "spaces", "steps", "sparsity", "memory", "merging", "accelerator")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -168,6 +168,10 @@ class Supernet(nn.Module):
 
         return Genotype.of(self.graph, settle(self.graph, pick))
 
+    def compile(self, **options: Any) -> None:  # type: ignore[override]  # of parts, not of the whole
+        """Compile the parts between decisions; see `Network.compile`."""
+        self.network.compile(**options)
+
     def logits(self, path: str) -> Tensor:
         """The logits of one decision, a view into the stacked parameter, (K,).
 
