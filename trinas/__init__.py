@@ -63,6 +63,7 @@ from trinas.search import SearchConfig as SearchConfig
 from trinas.search import StepReport as StepReport
 from trinas.search import TrainConfig as TrainConfig
 from trinas.search import Training as Training
+from trinas.search import prefetch as prefetch
 from trinas.space import IN as IN
 from trinas.space import Decision as Decision
 from trinas.space import Node as Node

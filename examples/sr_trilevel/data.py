@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -267,7 +267,8 @@ class Patches:
 
     The draws come from a generator seeded by `(seed, stream, step)`. There is no position to save:
     a run that resumes at step N gets the batches it would have got, and two streams ("weights" and
-    "arch", say) are independent whatever the order they are asked in. Instances pickle.
+    "arch", say) are independent whatever the order they are asked in. Instances pickle, given that
+    their `targets` do.
 
     Args:
         pairs: from `make_pairs`; shared by as many streams as wanted.
@@ -278,6 +279,8 @@ class Patches:
         flips: `"none"`, `"horizontal"`, or `"dihedral"` for all eight flips and turns.
         choose: `"area"` picks a picture with probability proportional to its pixels, so every
             place is about as likely as any other; `"uniform"` picks every picture equally often.
+        targets: what takes the place of the HR picture of a pair: a picture of its size and
+            dtype, the same whenever it is asked for. The HR picture itself where None.
 
     Raises:
         DataError: an option outside these, no pictures, or one smaller than a patch (named, with
@@ -298,6 +301,7 @@ class Patches:
     stream: str = "train"
     flips: Literal["none", "horizontal", "dihedral"] = "horizontal"
     choose: Literal["area", "uniform"] = "area"
+    targets: Callable[[Pair], Tensor] | None = None
     scale: int = attrs.field(init=False)
     _shares: Tensor = attrs.field(init=False, repr=False)
     _room: Tensor = attrs.field(init=False, repr=False)
@@ -315,7 +319,10 @@ class Patches:
         object.__setattr__(self, "_room", sizes - self.patch + 1)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of `step`: LR `[B, 3, p, p]` and HR `[B, 3, p*scale, p*scale]` in [0, 1]."""
+        """The batch of `step`: LR `[B, 3, p, p]` and target `[B, 3, p*scale, p*scale]` in [0, 1].
+
+        LR and target of a pair are cut at the same place, and flipped and turned alike.
+        """
         generator = torch.Generator().manual_seed(_seed(self.seed, self.stream, step))
         draws = torch.rand(self.batch, 6, dtype=torch.float64, generator=generator)
         # The last share may fall short of 1 by a rounding error.
@@ -323,11 +330,13 @@ class Patches:
         index = index.clamp(max=len(self.pairs) - 1)
         corners = (draws[:, 1:3] * self._room[index]).long().tolist()
         turns = _turns(draws[:, 3:] < 0.5, self.flips)
-        lr, hr = [], []
+        lr, targets = [], []
         for i, corner, turn in zip(index.tolist(), corners, turns):
-            lr.append(self._cut(self.pairs[i].lr, corner, turn, 1))
-            hr.append(self._cut(self.pairs[i].hr, corner, turn, self.scale))
-        return to_unit(torch.stack(lr)), to_unit(torch.stack(hr))
+            pair = self.pairs[i]
+            target = pair.hr if self.targets is None else self.targets(pair)
+            lr.append(self._cut(pair.lr, corner, turn, 1))
+            targets.append(self._cut(target, corner, turn, self.scale))
+        return to_unit(torch.stack(lr)), to_unit(torch.stack(targets))
 
     def _cut(self, image: Tensor, corner: list[int], turn: _Turn, scale: int) -> Tensor:
         (y, x), side = (place * scale for place in corner), self.patch * scale

@@ -10,6 +10,8 @@ Without ``--data`` it uses the photographs that scikit-image carries. The output
     genotype.json        the network that was found; arch.svg draws it
     results.json, .md    PSNR, SSIM, parameters and multiply-adds of every stage
     comparison.png       a picture that was never trained on: LR, bicubic, result, HR
+    targets/             with --teacher: what it makes of the training pictures, for this run and
+                         any other that is given the folder as --teacher-cache
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +58,7 @@ from examples.sr_trilevel.metrics import Protocol, Score, score
 from examples.sr_trilevel.outputs import FILES, Progress, Row, write_pictures, write_table
 from examples.sr_trilevel.recipes import RECIPES, Recipe
 from examples.sr_trilevel.space import largest_macs
-from examples.sr_trilevel.teacher import Targets, Teacher, load_teacher
+from examples.sr_trilevel.targets import VERSION, Targets, load_targets
 
 FAILED = 2
 INTERRUPTED = 130
@@ -72,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                 out=out,
                 data=options.data,
                 teacher=options.teacher,
+                teacher_cache=options.teacher_cache,
                 seed=options.seed,
                 device=options.device,
                 skip_bad=options.skip_bad,
@@ -101,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="folder of pictures (DIV2K's layout is known)")
     add("--skip-bad", action="store_true", help="leave out pictures that are broken or too small")
     add("--teacher", metavar="FILE", help="weights whose output is the target (BSRN or RLFN)")
+    add("--teacher-cache", metavar="DIR", help="folder of its output (default: OUT/targets)")
     add("--out", metavar="DIR", help="output folder (default: runs/RECIPE)")
     add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     add("--seed", type=int, default=0, help="of weights, search and patches (default: 0)")
@@ -116,13 +121,15 @@ class Run:
         out: output folder, made if needed.
         data: folder of pictures; the built-in photographs where None.
         teacher: file of a teacher's weights; the HR pictures are the targets where None.
+        teacher_cache: folder that keeps the teacher's targets; `targets` in `out` where None.
         seed: of everything drawn.
         device: torch device.
         skip_bad: leave out pictures that cannot be used instead of refusing the folder.
         resume: go on from the checkpoint in `out`.
 
     Raises:
-        DataError: the pictures or the device cannot be used.
+        ConfigError: there is a `teacher_cache` without a teacher.
+        DataError: the pictures, the device or the `teacher_cache` cannot be used.
         CheckpointError: the teacher, or the checkpoint to resume from, cannot be used.
     """
 
@@ -133,6 +140,7 @@ class Run:
         out: Path,
         data: str | None = None,
         teacher: str | None = None,
+        teacher_cache: str | None = None,
         seed: int = 0,
         device: str | None = None,
         skip_bad: bool = False,
@@ -143,19 +151,26 @@ class Run:
         self.out = out
         self.seed = seed
         self.device = _device(device)
-        self.options = {"data": data, "teacher": teacher, "seed": seed, "device": str(self.device)}
-        self.teacher = None if teacher is None else self._load_teacher(teacher)
+        self.options = {
+            "data": data,
+            "teacher": teacher,
+            "teacher_cache": teacher_cache,
+            "seed": seed,
+            "device": str(self.device),
+        }
+        self.targets = targets = self._targets(teacher, teacher_cache)
         self.identity = {
             "recipe": recipe.to_json(),
             "seed": seed,
             "device": self.device.type,
-            "teacher": teacher and _digest(Path(teacher).read_bytes()),
+            "teacher": targets and f"{targets.digest[:12]}, targets v{VERSION}",
         }
         if state is not None:  # before thousands of pictures are read
             check_identity(state["identity"], self.identity, out)
         self.split = self._pictures(data, skip_bad)
         self.identity["pictures"] = f"{self.split} [{_digest(self.split.listing().encode())}]"
         self.graph, self.net = self._supernet()
+        self._prefetched = ExitStack()
         self.search = tn.Search(
             self.net, F.l1_loss, *self._search_batches(), config=self._search_config()
         )
@@ -167,15 +182,17 @@ class Run:
 
     # -- what goes in ----------------------------------------------------------------------
 
-    def _load_teacher(self, path: str) -> Teacher:
-        teacher = load_teacher(path)
-        if teacher.scale != self.recipe.scale:
-            raise tn.errors.CheckpointError(
-                f"a teacher for this recipe enlarges {self.recipe.scale} times",
-                got=f"{teacher.name} for x{teacher.scale}",
-                at=path,
-            )
-        return teacher.to(self.device)
+    def _targets(self, path: str | None, cache: str | None) -> Targets | None:
+        """The teacher's pictures; None where the HR pictures are the targets."""
+        if path is None:
+            if cache is not None:
+                raise tn.errors.ConfigError(
+                    "--teacher-cache keeps what a teacher makes", got="no --teacher", at=cache
+                )
+            return None
+        folder = self.out / "targets" if cache is None else Path(cache).expanduser()
+        scale = self.recipe.scale
+        return load_targets(path, scale=scale, device=self.device, folder=folder)
 
     def _pictures(self, folder: str | None, skip_bad: bool) -> Split:
         recipe = self.recipe
@@ -206,7 +223,7 @@ class Run:
         target = self.recipe.mac_share * largest_macs(self.graph)
         return attrs.evolve(config, cost=attrs.evolve(config.cost, target=target))
 
-    def _search_batches(self) -> tuple[Targets, Targets]:
+    def _search_batches(self) -> tuple[tn.Batches, tn.Batches]:
         """For the weights and for the architecture: halves that share no pixel."""
         recipe = self.recipe
         parts = halves(self.split.train, min_size=recipe.patch * recipe.scale)
@@ -218,7 +235,8 @@ class Run:
 
     def _batches(
         self, pictures: Mapping[str, Tensor], stream: str, patch: int, batch: int
-    ) -> Targets:
+    ) -> tn.Batches:
+        """Batches on the device, cut (and, by a teacher, enlarged) while a step runs."""
         recipe = self.recipe
         patches = Patches(
             pairs=make_pairs(pictures, scale=recipe.scale),
@@ -227,8 +245,9 @@ class Run:
             seed=self.seed,
             stream=stream,
             flips=recipe.flips,
+            targets=self.targets,
         )
-        return Targets(patches, self.teacher, self.device)
+        return self._prefetched.enter_context(tn.prefetch(patches, device=self.device))
 
     # -- the stages ------------------------------------------------------------------------
 
@@ -238,12 +257,13 @@ class Run:
         if not self._resumed:
             self._begin()
         self._greet()
-        self._keep(self.search)
-        genotype = tn.derive(self.net)
-        genotype.save(self.out / "genotype.json")
-        if self.training is None:
-            self.training = self._new_training(genotype)
-        self._keep(self.training)
+        with self._prefetched:
+            self._keep(self.search)
+            genotype = tn.derive(self.net)
+            genotype.save(self.out / "genotype.json")
+            if self.training is None:
+                self.training = self._new_training(genotype)
+            self._keep(self.training)
         return self._finish(genotype, self.training.model)
 
     def _begin(self) -> None:
@@ -260,6 +280,8 @@ class Run:
         networks = tn.cardinality(self.recipe.space())
         many = f"{networks:,}" if networks < 1e6 else f"{networks:.2g}"
         print(f"space: {len(self.graph.decisions)} decisions, {many} networks")
+        if self.targets is not None:
+            print(f"targets: {self.targets.teacher.name}, kept in {self.targets.folder}")
         print(f"on {self.device}, into {self.out}", flush=True)
 
     def _new_training(self, genotype: tn.Genotype) -> tn.Training:
@@ -339,7 +361,7 @@ class Run:
             "supernet_minus_derived": difference,
             "search_steps": self.recipe.search.total_steps,
             "train_steps": self.recipe.train.steps,
-            "teacher": None if self.teacher is None else self.teacher.name,
+            "teacher": None if self.targets is None else self.targets.teacher.name,
             "torch": torch.__version__.split("+")[0],
             "device": str(self.device),
         }

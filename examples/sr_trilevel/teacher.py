@@ -1,4 +1,4 @@
-"""Published networks whose weights serve as teachers, and the targets they give.
+"""Published networks whose weights serve as teachers; `targets` has what they make of pictures.
 
 Two efficient networks are known, recognised by the names of the tensors in the file:
 
@@ -101,52 +101,6 @@ def load_teacher(path: str | Path) -> Teacher:
             f"the weights look like {known.name} but do not fit it", got=str(error), at=path
         ) from None
     return Teacher(known.name, network, scale=scale, input_range=known.input_range)
-
-
-def teacher_targets(teacher: nn.Module, lr: Tensor, *, batch: int = 16) -> Tensor:
-    """What the teacher makes of `lr`, as a target to train on.
-
-    Args:
-        teacher: a `Teacher`, or any module of the same shapes. Run in eval mode and left in the
-            mode it was in.
-        lr: `[N, 3, h, w]` in [0, 1], on the teacher's device.
-        batch: pictures run at once; only memory depends on it.
-
-    Returns:
-        `[N, 3, h * scale, w * scale]`, clamped to [0, 1], without gradients.
-
-    Raises:
-        ShapeError: there are no pictures, or the teacher does not take `lr`'s shape.
-    """
-    if len(lr) == 0 or batch < 1:
-        raise errors.ShapeError("targets need at least one picture", got=tuple(lr.shape))
-    was_training = teacher.training
-    teacher.eval()
-    try:
-        with torch.no_grad():
-            return torch.cat([teacher(part).clamp(0, 1) for part in lr.split(batch)])
-    finally:
-        teacher.train(was_training)
-
-
-@attrs.frozen(eq=False)
-class Targets:
-    """Batches to train on: LR patches, and what the teacher makes of them.
-
-    Args:
-        patches: LR and HR patches by step.
-        teacher: the HR patches are the targets where None.
-        device: where batches are wanted.
-    """
-
-    patches: Callable[[int], tuple[Tensor, Tensor]]
-    teacher: Teacher | None
-    device: torch.device
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step: LR and target."""
-        lr, hr = (part.to(self.device) for part in self.patches(step))
-        return lr, hr if self.teacher is None else teacher_targets(self.teacher, lr)
 
 
 class BSRN(nn.Module):

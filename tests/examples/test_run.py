@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import attrs
@@ -18,8 +20,12 @@ from PIL import Image
 
 import trinas as tn
 from examples.sr_trilevel import run as script
+from examples.sr_trilevel import targets
+from examples.sr_trilevel.data import make_pairs
+from examples.sr_trilevel.imaging import to_uint8
 from examples.sr_trilevel.recipes import RECIPES, smoke
 from examples.sr_trilevel.run import Run, main
+from examples.sr_trilevel.targets import whole_target
 from examples.sr_trilevel.teacher import BSRN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -332,6 +338,142 @@ def test_interrupted_before_the_first_step(tmp_path, monkeypatch, capsys):
     assert "interrupted: nothing was done yet" in capsys.readouterr().err
 
 
+# --- with a teacher -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teacher(tmp_path) -> Path:
+    torch.manual_seed(5)
+    torch.save(BSRN(16, 1).state_dict(), tmp_path / "teacher.pth")
+    return tmp_path / "teacher.pth"
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[tuple[int, ...]]:
+    """The shapes of the pictures that a teacher has enlarged since."""
+    shapes: list[tuple[int, ...]] = []
+    inner = targets.whole_target
+
+    def counted(teacher, lr):
+        shapes.append(tuple(lr.shape))
+        return inner(teacher, lr)
+
+    monkeypatch.setattr(targets, "whole_target", counted)
+    return shapes
+
+
+def final_bits(out: Path) -> list[torch.Tensor]:
+    return tensors(torch.load(out / "checkpoint.pt", weights_only=True))
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    one, other = final_bits(a), final_bits(b)
+    return len(one) == len(other) > 100 and all(torch.equal(x, y) for x, y in zip(one, other))
+
+
+def test_targets_are_computed_once_and_not_again_by_another_run(
+    tiny, folder, teacher, tmp_path, computed
+):
+    """Of 3 pictures: the halves, for the search, and the wholes, for training."""
+    command = ["smoke", "--data", str(folder), "--teacher", str(teacher), "--out"]
+    cache = tmp_path / "a" / "targets"
+    assert main([*command, str(tmp_path / "a")]) == 0
+    # Not all of them may have been needed: that depends on how far ahead batches were.
+    assert 1 <= computed.count((3, 16, 16)) <= 6
+    assert 1 <= computed.count((3, 16, 32)) <= 3
+    assert len(list(cache.iterdir())) == len(computed) <= 9
+    for _ in range(2):
+        assert main([*command, str(tmp_path / "b"), "--teacher-cache", str(cache)]) == 0
+        assert len(list(cache.iterdir())) == len(computed) <= 9
+    assert not (tmp_path / "b" / "targets").exists()
+    assert same_bits(tmp_path / "a", tmp_path / "b")
+
+    before = len(computed)
+    assert main([*command, str(tmp_path / "c")]) == 0
+    assert len(computed) > before
+    assert same_bits(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["cache kept", "cache lost"])
+def test_a_run_with_a_teacher_resumes_to_the_same_bits(tiny, folder, teacher, tmp_path, keep):
+    command = ["smoke", "--data", str(folder), "--teacher", str(teacher), "--out"]
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    command.append(str(tmp_path / "out"))
+    resume: list[str] = []
+    for stage in (tn.Search, tn.Training):
+        with pytest.MonkeyPatch.context() as patch:
+            inner = stage.advance
+
+            def advance(self, inner=inner):
+                signal.raise_signal(signal.SIGINT)
+                return inner(self)
+
+            patch.setattr(stage, "advance", advance)
+            assert main([*command, *resume]) == 130
+        resume = ["--resume"]
+        if not keep:
+            shutil.rmtree(tmp_path / "out" / "targets")
+
+    assert main([*command, "--resume"]) == 0
+    assert facts(tmp_path / "out") == facts(tmp_path / "whole")
+    assert same_bits(tmp_path / "out", tmp_path / "whole")
+
+
+def test_damaged_targets_are_computed_anew(tiny, folder, teacher, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    command = ["smoke", "--data", str(folder), "--teacher", str(teacher)]
+    command += ["--teacher-cache", str(cache), "--out"]
+    assert main([*command, str(tmp_path / "a")]) == 0
+    assert f"targets: BSRN, kept in {cache}" in capsys.readouterr().out
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[:-5])
+    assert main([*command, str(tmp_path / "b")]) == 0
+
+    assert ": damaged; this target is computed anew\n" in capsys.readouterr().out
+    assert same_bits(tmp_path / "a", tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["teacher_cache"] == str(cache)
+
+
+def test_what_fails_in_the_background_ends_the_run_with_its_error(
+    tiny, folder, teacher, tmp_path, capsys, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(targets, "_write", full)
+    command = ("smoke", "--data", folder, "--teacher", teacher, "--out", tmp_path / "out")
+
+    assert "No space left on device" in refusal(capsys, *command)
+
+
+def test_no_thread_is_left_after_a_run(tiny, folder, tmp_path, monkeypatch):
+    command = ["smoke", "--data", str(folder), "--out", str(tmp_path / "out")]
+    names: list[str] = []
+    before = threading.enumerate()
+    inner = tn.Training.advance
+
+    def advance(self):
+        report = inner(self)
+        names.extend(thread.name for thread in threading.enumerate())
+        if len(names) > 20:
+            raise MemoryError
+        return report
+
+    def left() -> list[str]:
+        threads = [t for t in threading.enumerate() if t not in before]
+        return [t.name for t in threads if "trinas-prefetch" in t.name]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tn.Training, "advance", advance)
+        assert main(command) == 0
+        assert any("trinas-prefetch" in name for name in names)
+        assert left() == []
+        names.extend(["a failure is due"] * 20)
+        with pytest.raises(MemoryError):
+            main(command)
+        assert left() == []
+
+
 # --- what it refuses ------------------------------------------------------------------------------
 
 
@@ -504,6 +646,13 @@ def test_teachers_that_cannot_be_used(tmp_path, capsys):
     assert "a teacher for this recipe enlarges 4 times; got BSRN for x2" in refusal(
         capsys, "smoke", "--teacher", path, *out
     )
+    cache = ("--teacher-cache", path)
+    text = refusal(capsys, "smoke", *cache, *out)
+    assert f"--teacher-cache keeps what a teacher makes; got no --teacher; at {path}" in text
+    torch.save(BSRN(16, 1).state_dict(), path)
+    text = refusal(capsys, "smoke", "--teacher", path, *cache, *out)
+    assert f"targets are kept in a folder; got a file; at {path}" in text
+    assert not (tmp_path / "out").exists()
 
 
 def test_devices_and_folders_that_cannot_be_used(tmp_path, capsys):
@@ -521,7 +670,9 @@ def test_usage(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     text = capsys.readouterr().out
-    for word in (*RECIPES, "--data", "--skip-bad", "--teacher", "--out", "--resume", "--seed"):
+    for word in ("--data", "--skip-bad", "--teacher", "--teacher-cache", "--out", "--resume"):
+        assert f"{word} " in text
+    for word in (*RECIPES, "--seed", "--device"):
         assert word in text
     assert "smoke    Every stage once" in text
     assert "comparison.png" in text
@@ -571,6 +722,15 @@ def test_many_pictures_are_dealt_out_whole_and_may_be_as_small_as_a_patch(tiny, 
     assert grays(run.search.valid) == set(range(1, 17, 2))
 
 
+def lies_in(patch: torch.Tensor, picture: torch.Tensor) -> bool:
+    """Whether a patch was cut from a picture, mirrored or not."""
+    places = picture.unfold(1, patch.shape[1], 4).unfold(2, patch.shape[2], 4)
+    return any(
+        bool((places == part[:, None, None]).all(-1).all(-1).all(0).any())
+        for part in (patch, patch.flip(-1))
+    )
+
+
 def test_div2k_layout_and_a_teacher(tiny, folder, tmp_path):
     """Held-out pictures are those of DIV2K_valid_HR; the target is what the teacher makes of LR."""
     div2k, teacher = tmp_path / "DIV2K", tmp_path / "teacher.pth"
@@ -581,11 +741,12 @@ def test_div2k_layout_and_a_teacher(tiny, folder, tmp_path):
     torch.save(BSRN(16, 1).state_dict(), teacher)
     run = Run(tiny, out=tmp_path / "out", data=str(div2k), teacher=str(teacher))
     run.go()
-    lr, target = run.search.train(0)
-    with torch.no_grad():
-        expected = run.teacher(lr).clamp(0, 1)
+    assert run.targets is not None
+    assert run.training is not None
+    wholes = [whole_target(run.targets.teacher, p.lr) for p in make_pairs(run.split.train)]
 
-    assert torch.equal(target, expected)
+    for patch in to_uint8(run.training.train(0)[1]):
+        assert any(lies_in(patch, whole) for whole in wholes)
     assert facts(tmp_path / "out")["held_out"] == ["0801.png"]
     assert facts(tmp_path / "out")["teacher"] == "BSRN"
     assert "target: BSRN" in (tmp_path / "out" / "results.md").read_text()

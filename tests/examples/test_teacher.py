@@ -11,14 +11,7 @@ import torch
 
 from examples.sr_trilevel.imaging import read_folder
 from examples.sr_trilevel.metrics import score
-from examples.sr_trilevel.teacher import (
-    BSRN,
-    RLFN,
-    Targets,
-    Teacher,
-    load_teacher,
-    teacher_targets,
-)
+from examples.sr_trilevel.teacher import BSRN, RLFN, Teacher, load_teacher
 from trinas._core.errors import CheckpointError, ShapeError
 
 LR = torch.rand(3, 3, 18, 21, generator=torch.Generator().manual_seed(0))
@@ -119,40 +112,6 @@ def test_unreadable_files(tmp_path):
         load_teacher(tmp_path / "list.pth")
 
 
-def test_targets_are_clamped_frozen_and_do_not_depend_on_the_batch(networks):
-    teacher = Teacher("BSRN", networks["BSRN"], scale=3, input_range=1.0)
-    targets = teacher_targets(teacher, LR)
-
-    assert not targets.requires_grad
-    assert (targets.min(), targets.max()) == (0, 1)
-    assert torch.equal(teacher(LR).clamp(0, 1), targets)
-    torch.testing.assert_close(targets, teacher_targets(teacher, LR, batch=1))
-
-
-def test_targets_leave_the_mode_as_it_was():
-    class Noisy(torch.nn.Module):
-        def forward(self, lr):
-            return torch.full_like(lr, 2.0 if self.training else 0.5)
-
-    teacher = Noisy().train()
-
-    assert set(teacher_targets(teacher, LR).flatten().tolist()) == {0.5}
-    assert teacher.training
-
-
-def test_batches_have_the_teachers_output_or_hr_as_target(networks):
-    def patches(step):
-        return torch.full((2, 3, 16, 16), step / 10), torch.ones(2, 3, 64, 64)
-
-    teacher = Teacher("BSRN", networks["BSRN"], scale=4, input_range=1.0)
-    cpu = torch.device("cpu")
-    lr, target = Targets(patches, None, cpu)(3)
-    assert (lr[0, 0, 0, 0].item(), target.min()) == (pytest.approx(0.3), 1)
-    lr, target = Targets(patches, teacher, cpu)(3)
-    assert torch.equal(target, teacher_targets(teacher, lr))
-    assert not target.requires_grad
-
-
 def test_pictures_that_do_not_fit(networks):
     teacher = Teacher("BSRN", networks["BSRN"], scale=3, input_range=1.0)
 
@@ -161,9 +120,7 @@ def test_pictures_that_do_not_fit(networks):
         with pytest.raises(
             ShapeError, match=r"BSRN takes \[N, 3, h, w\] with both sides at least 15"
         ):
-            teacher_targets(teacher, bad)
-    with pytest.raises(ShapeError, match="at least one picture; got"):
-        teacher_targets(teacher, LR[:0])
+            teacher(bad)
 
 
 @pytest.mark.skipif(

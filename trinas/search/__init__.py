@@ -9,6 +9,8 @@ from trinas.search.config import Halving as Halving
 from trinas.search.config import Loss as Loss
 from trinas.search.config import SearchConfig as SearchConfig
 from trinas.search.config import TrainConfig as TrainConfig
+from trinas.search.prefetch import Prefetched as Prefetched
+from trinas.search.prefetch import prefetch as prefetch
 from trinas.search.report import Spread as Spread
 from trinas.search.report import StepReport as StepReport
 from trinas.search.report import spreads as spreads
