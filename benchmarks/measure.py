@@ -14,16 +14,22 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
 import torch
 
+import trinas
+
 Work: TypeAlias = Callable[[], object]
 Row: TypeAlias = dict[str, Any]
 """One line of a result. `ratio` beside `at_most` (or `speedup` beside `at_least`) is judged."""
+
+PEERS = ("entmax", "nni")
 
 SHORTEST = 5e-3
 """Seconds that one sample lasts at least; shorter works are repeated to fill them."""
@@ -40,7 +46,7 @@ class Options:
         peers: other libraries, too, where they are installed.
     """
 
-    device: torch.device = attrs.field(default="cpu", converter=torch.device)
+    device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
     quick: bool = False
     runs: int = 9
     peers: bool = True
@@ -66,23 +72,33 @@ class Samples:
         pairs = zip(self.seconds[name], self.seconds[base])
         return statistics.median(a / b for a, b in pairs)
 
+    def with_sum(self, name: str, counts: Mapping[str, float]) -> Samples:
+        """The same with one more work: the sum of others, turn by turn, each so many times."""
+        columns = zip(*([n * t for t in self.seconds[part]] for part, n in counts.items()))
+        return Samples({**self.seconds, name: [sum(column) for column in columns]})
+
 
 def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2) -> Samples:
     """Time several works in turn.
 
     Works shorter than `SHORTEST` are repeated within a sample. The garbage collector runs
-    before each sample, not in it.
+    before each sample, not in it, and passes over what was there before the first one.
     """
     repeats = {}
-    for name, work in works.items():
-        for _ in range(warmup):
-            work()
-        once = _seconds(work, 1, options.device)
-        repeats[name] = 1 if options.quick else max(1, round(SHORTEST / once))
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(options.samples):
+    gc.collect()
+    gc.freeze()  # or collecting takes longer than most works do
+    try:
         for name, work in works.items():
-            seconds[name].append(_seconds(work, repeats[name], options.device))
+            for _ in range(warmup):
+                work()
+            once = _seconds(work, 1, options.device)
+            repeats[name] = 1 if options.quick else max(1, round(SHORTEST / once))
+        for _ in range(options.samples):
+            for name, work in works.items():
+                seconds[name].append(_seconds(work, repeats[name], options.device))
+    finally:
+        gc.unfreeze()
     return Samples(seconds)
 
 
@@ -121,18 +137,29 @@ def peak_megabytes(make: Callable[[], Work], device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         work()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    context = multiprocessing.get_context("spawn")
+    # Forked, that torch need not be imported each time, from a server that runs nothing.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.measure", "trinas"])
     with context.Pool(1) as pool:
-        return pool.apply(_resident_peak, (make,))
+        return pool.apply(_resident_peak, (make, torch.get_num_threads()))
 
 
-def _resident_peak(make: Callable[[], Work]) -> float:
+def _resident_peak(make: Callable[[], Work], threads: int) -> float:
+    torch.set_num_threads(threads)
     work = make()
+    _first_use()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the highest is from now on
     before = _resident("VmRSS")
     work()
     return (_resident("VmHWM") - before) / 1e3
+
+
+def _first_use() -> None:
+    """Bring in what torch loads when it first convolves and normalises, back and forth."""
+    x = torch.zeros(2, 8, 8, 8, requires_grad=True)
+    y = torch.nn.functional.conv2d(x, torch.zeros(8, 8, 3, 3, requires_grad=True), padding=1)
+    torch.nn.functional.batch_norm(y, None, None, training=True).relu().sum().backward()
 
 
 def _resident(key: str) -> int:
@@ -154,8 +181,18 @@ def facts(command: str) -> Row:
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of what is measured, and of the peers that are installed."""
+    found = {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
+    found["trinas"] = trinas.__version__
+    for peer in PEERS:
+        with suppress(PackageNotFoundError):
+            found[peer] = version(peer)
+    return found
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from trinas.space.values import (
     IN,
     Var,
     Width,
+    add_up,
     assignments,
     check_value,
     exact_quotient,
@@ -52,6 +53,11 @@ def test_an_expression_is_the_function_it_was_written_as(pair):
     value, function = pair
 
     assert [function(at) for at in EVERYWHERE] == [substitute(value, at) for at in EVERYWHERE]
+
+
+@given(st.lists(expressions.map(lambda pair: pair[0]) | st.integers(1, 9), max_size=5))
+def test_adding_up_at_once_is_adding_one_by_one(values):
+    assert add_up(values) == sum(values)
 
 
 @given(expressions)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import SpaceError, UnknownNameError
+from trinas._core.hints import did_you_mean
 
 T = TypeVar("T")
 
@@ -58,11 +58,8 @@ class Registry(Generic[T]):
         try:
             return self._items[name]
         except (KeyError, TypeError):
-            near = difflib.get_close_matches(str(name), self._items, n=3, cutoff=0.5)
-            hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise UnknownNameError(
-                f"unknown {self._kind}", got=repr(name), fix=f"{hint}Known: {', '.join(self)}."
-            ) from None
+            fix = did_you_mean(name, self._items, then=f"Known: {', '.join(self)}.", most=3)
+            raise UnknownNameError(f"unknown {self._kind}", got=repr(name), fix=fix) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._items

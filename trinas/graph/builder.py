@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-import networkx as nx
-
 from trinas._core.errors import ShapeError, SpaceError
-from trinas.graph.ir import Graph, Source
+from trinas.graph.ir import Graph, Source, Vertex, assemble
 from trinas.space.decision import Decision
 from trinas.space.operation import OperationSpec
 from trinas.space.shape import Shape
@@ -70,28 +68,42 @@ class Builder:
     """
 
     def __init__(self, in_shape: Shape) -> None:
-        self.nx: nx.MultiDiGraph = nx.MultiDiGraph()
         self.decisions: dict[str, Decision] = {}
-        self.shapes: dict[str, Shape] = {}
-        self.asked: list[Decision] = []
+        self.asked: list[Decision] = []  # inside shares, where it matters
+        self._vertices: dict[str, Vertex] = {}
+        self._inputs: dict[str, tuple[Source, ...]] = {}
+        # One object for each shape, so that equal ones are mostly told by identity.
+        self._shapes: dict[Shape, tuple[Shape, Fraction | None]] = {}
         self._height = in_shape.size[0] if in_shape.size else None
-        self._scales: dict[int, Fraction] = {}
         self._declared: dict[str, str | None] = {}
         self._shared_decisions: set[str] = set()
         self._shares: dict[str, tuple[Decision, ...]] = {}
-        self._weights: dict[str, tuple[OperationSpec, Shape, str, bool]] = {}
+        self._weights: dict[str, str] = {}  # to the node that has them first
+        self._shared_weights: set[str] = set()
         self._add(INPUT, "input", in_shape, ())
 
     def finish(self, output: str) -> Graph:
         """The finished graph."""
-        return Graph(self.nx, self.decisions, INPUT, output)
+        return assemble(self._vertices, self._inputs, self.decisions, INPUT, output)
 
     def decide(self, decision: Decision, *, shared: bool, declared: str | None) -> str:
         """Register a decision and return its path; a shared one may be there already."""
         path = decision.path
         known = self.decisions.setdefault(path, decision)
-        first_declared = self._declared.setdefault(path, declared)
-        if known is not decision and not (shared and path in self._shared_decisions):
+        if known is decision:
+            self._declared[path] = declared
+        else:
+            self._agree_on_decision(known, decision, shared, declared)
+        if shared:
+            self._shared_decisions.add(path)
+            self.asked.append(known)
+        return path
+
+    def _agree_on_decision(
+        self, known: Decision, decision: Decision, shared: bool, declared: str | None
+    ) -> None:
+        path, first_declared = known.path, self._declared[known.path]
+        if not (shared and path in self._shared_decisions):
             raise SpaceError(
                 "two decisions of a space have different paths",
                 got=path,
@@ -105,10 +117,6 @@ class Builder:
                 at=f"{path}, declared at {_two_places(first_declared, declared)}",
                 fix="Share spaces with equal options only, or use another key.",
             )
-        if shared:
-            self._shared_decisions.add(path)
-        self.asked.append(known)
-        return path
 
     def agree_on_share(self, key: str, before: int, name: str, declared: str | None) -> None:
         """Check that the decisions asked since `before` are those of other places of `key`."""
@@ -134,17 +142,16 @@ class Builder:
         declared: str | None,
     ) -> str:
         """Add an operation; `IN` in its settings becomes the channels of `source`."""
-        x = self.shapes[source]
+        x = self._shape(source)
         try:
-            if IN in operation.symbols:
+            symbols = operation.symbols
+            if symbols and IN in symbols:
                 operation = operation.bind({IN: x.channels})
             shape = operation.out_shape(x)
         except (ShapeError, SpaceError) as error:
             at = _place(f"{name} ({operation})", declared)
             raise type(error)(error.rule, got=error.got, at=at, fix=error.fix) from None
-        self._require_new(name, declared)
-        self._register_weights(weights, operation, x, name, shared)
-        return self._add(
+        self._add(
             name,
             "op",
             shape,
@@ -153,21 +160,26 @@ class Builder:
             weights=weights,
             declared=declared,
         )
+        known_name = self._weights.setdefault(weights, name)
+        if known_name != name:
+            self._agree_on_weights(weights, operation, x, name, shared)
+        elif shared:
+            self._shared_weights.add(weights)
+        return name
 
-    def _register_weights(
+    def _agree_on_weights(
         self, weights: str, operation: OperationSpec, x: Shape, name: str, shared: bool
     ) -> None:
-        if weights not in self._weights:
-            self._weights[weights] = (operation, x, name, shared)
-            return
-        known, known_x, known_name, known_shared = self._weights[weights]
-        if not (shared and known_shared):
+        known_name = self._weights[weights]
+        if not (shared and weights in self._shared_weights):
             raise SpaceError(
                 "two sets of weights have different names",
                 got=weights,
                 at=f"{name} and {known_name}",
                 fix="Name one of them otherwise (name=..., or the key of a share).",
             )
+        known = self._vertices[known_name]["op"]
+        known_x = self._shape(self._inputs[known_name][0].node)
         if known != operation or not same_weights(operation, x, known_x):
             raise ShapeError(
                 "weights are shared between equal operations on equally many channels",
@@ -188,11 +200,11 @@ class Builder:
         """Add a sum or product of equally shaped nodes."""
         rule = _MULTIPLIED if kind == "product" else _ADDED
         if kind == "product":
-            gates = [s for s in sources if is_gate(self.shapes[s])]
+            gates = [s for s in sources if is_gate(self._shape(s))]
             full = [s for s in sources if s not in gates] or gates
             shape = self._agree(name, full, full, rule, declared)
             for gate in gates:
-                if not fits_gate(self.shapes[gate], shape):
+                if not fits_gate(self._shape(gate), shape):
                     self._agree(name, (full[0], gate), (full[0], gate), rule, declared)
         else:
             shape = self._agree(name, sources, sources, rule, declared)
@@ -201,7 +213,7 @@ class Builder:
 
     def concat(self, name: str, sources: Sequence[str], *, declared: str | None = None) -> str:
         """Add a concatenation along the channels."""
-        shapes = [self.shapes[s] for s in sources]
+        shapes = [self._shape(s) for s in sources]
         for source, shape in zip(sources, shapes):
             if shape.size != shapes[0].size:
                 raise ShapeError(
@@ -236,10 +248,10 @@ class Builder:
         rule: str,
         declared: str | None,
     ) -> Shape:
-        first = self.shapes[sources[0]]
+        first = self._shape(sources[0])
         for source, label in zip(sources, labels):
-            shape = self.shapes[source]
-            if not same_shape(first, shape):
+            shape = self._shape(source)
+            if shape is not first and not same_shape(first, shape):
                 at = _place(name, declared)
                 raise _mismatch(rule, (first, labels[0]), (shape, label), at)
         return first
@@ -249,7 +261,7 @@ class Builder:
         name: str,
         kind: str,
         shape: Shape,
-        sources: Sequence[Source],
+        sources: tuple[Source, ...],
         *,
         op: OperationSpec | None = None,
         weights: str | None = None,
@@ -257,42 +269,36 @@ class Builder:
         decision: str | None = None,
         declared: str | None = None,
     ) -> str:
-        self._require_new(name, declared)
-        self.nx.add_node(
-            name,
-            kind=kind,
-            shape=shape,
-            scale=self._scale(shape),
-            op=op,
-            weights=weights,
-            coefs=coefs,
-            decision=decision,
-            declared=declared,
-        )
-        for position, (producer, option) in enumerate(sources):
-            if option is None:
-                self.nx.add_edge(producer, name, position)
-            else:
-                self.nx.add_edge(producer, name, position, option=option)
-        self.shapes[name] = shape
-        return name
-
-    def _require_new(self, name: str, declared: str | None) -> None:
-        if name in self.shapes:
+        if name in self._vertices:
             raise SpaceError(
                 "two parts of a space have different paths",
                 got=name,
-                at=_two_places(self.nx.nodes[name]["declared"], declared),
+                at=_two_places(self._vertices[name]["declared"], declared),
                 fix="Name one of them otherwise (name=...).",
             )
+        if shape not in self._shapes:
+            self._shapes[shape] = shape, self._scale(shape)
+        shape, scale = self._shapes[shape]
+        self._vertices[name] = {
+            "kind": kind,
+            "shape": shape,
+            "scale": scale,
+            "op": op,
+            "weights": weights,
+            "coefs": coefs,
+            "decision": decision,
+            "declared": declared,
+        }
+        self._inputs[name] = sources
+        return name
+
+    def _shape(self, node: str) -> Shape:
+        return self._vertices[node]["shape"]
 
     def _scale(self, shape: Shape) -> Fraction | None:
         if not shape.size or self._height is None:
             return None
-        height = shape.size[0]
-        if height not in self._scales:
-            self._scales[height] = Fraction(height, self._height)
-        return self._scales[height]
+        return Fraction(shape.size[0], self._height)
 
 
 def _place(name: str, declared: str | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ VERSION = 1
 """The version of the JSON form that this trinas writes, and the only one it reads."""
 
 
-def _canonical(values: Mapping[str, Any]) -> tuple[tuple[str, Picked], ...]:
-    pairs = ((path, tuple(v) if isinstance(v, list) else v) for path, v in values.items())
-    return tuple(sorted(pairs, key=lambda pair: str(pair[0])))
+def _canonical(values: Mapping[str, Picked]) -> tuple[tuple[str, Picked], ...]:
+    return tuple(sorted(values.items(), key=itemgetter(0)))
 
 
 def _read(path: Path) -> str:
@@ -84,7 +84,7 @@ class Genotype(Mapping[str, Picked]):
                 got=values,
                 fix="See graph.decisions for the paths.",
             )
-        given = dict(_canonical(values))
+        given = {path: tuple(v) if isinstance(v, list) else v for path, v in values.items()}
         for path, value in given.items():
             check_outcome(graph, path, value)
 

@@ -1,9 +1,8 @@
-"""The graph of a space: a networkx graph with a contract.
+"""The graph of a space: nodes and edges with a contract, and a networkx graph on request.
 
 The contract (`trinas.graph.lint` checks it)
 --------------------------------------------
-A `Graph` holds a frozen ``networkx.MultiDiGraph``, `Graph.nx`. Its nodes are named by
-paths, are stored in topological order, and carry
+The nodes of a `Graph` are named by paths, are stored in topological order, and carry
 
 =============  ======================================================================
 ``kind``       ``input``, ``op``, ``sum``, ``product``, ``concat``, ``mix`` or ``keep``
@@ -17,9 +16,14 @@ paths, are stored in topological order, and carry
 ``declared``   the line of the space it comes from
 =============  ======================================================================
 
-Edges point from producer to consumer. Their key is the position among the inputs of the
-consumer; those into a ``mix`` or ``keep`` carry ``option``, the value of the decision
-that picks them. `Graph.decisions` maps every path to its `Decision`, in a fixed order.
+The inputs of a node come in order. Those of a ``mix`` or ``keep`` carry ``option``, the
+value of the decision that picks them. `Graph.decisions` maps every path to its
+`Decision`, in a fixed order.
+
+`Graph.nx` is the same as a frozen ``networkx.MultiDiGraph``. Its edges point from producer
+to consumer, and their key is the position among the inputs of the consumer. It is made
+when it is first asked for: lowering, sampling and compiling do without, and networkx takes
+longer to import than the rest of trinas.
 """
 
 from __future__ import annotations
@@ -29,15 +33,16 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from trinas._core.errors import GenotypeError, GraphError
 from trinas.space.decision import Decision, Option, Picked, chosen
 from trinas.space.operation import OperationSpec
 from trinas.space.shape import Shape
 from trinas.space.values import Var
+
+if TYPE_CHECKING:
+    import networkx
 
 
 class Vertex(TypedDict):
@@ -78,8 +83,8 @@ def require_graph(thing: object) -> Graph:
 class Graph:
     """A lowered search space, read-only.
 
-    networkx freezes nodes and edges, not what they carry; that is not to be written to
-    either, since text, digest and equality are remembered.
+    What nodes carry is not to be written to, since text, digest and equality are
+    remembered. `lower` makes graphs; the constructor takes one that was changed by hand.
 
     Args:
         nx_graph: the graph, as the contract has it; it is frozen, not copied.
@@ -89,16 +94,26 @@ class Graph:
     """
 
     def __init__(
-        self, nx_graph: nx.MultiDiGraph, decisions: Mapping[str, Decision], input: str, output: str
+        self,
+        nx_graph: networkx.MultiDiGraph,
+        decisions: Mapping[str, Decision],
+        input: str,
+        output: str,
     ) -> None:
-        self._nx: nx.MultiDiGraph = nx.freeze(nx_graph)
+        from networkx import freeze
+
+        self._nx: networkx.MultiDiGraph | None = freeze(nx_graph)
+        self._vertices: dict[str, Vertex] = dict(nx_graph.nodes(data=True))
+        self._inputs: dict[str, tuple[Source, ...]] = _inputs(nx_graph)
         self._decisions = MappingProxyType(dict(decisions))
         self._input = input
         self._output = output
 
     @property
-    def nx(self) -> nx.MultiDiGraph:
+    def nx(self) -> networkx.MultiDiGraph:
         """The networkx graph, frozen; ``networkx.MultiDiGraph(graph.nx)`` copies it."""
+        if self._nx is None:
+            self._nx = _as_networkx(self)
         return self._nx
 
     @property
@@ -128,7 +143,7 @@ class Graph:
 
     def vertex(self, node: str) -> Vertex:
         """What `node` carries."""
-        return self._nx.nodes[node]  # type: ignore[return-value]  # the contract, linted
+        return self._vertices[node]
 
     def operation(self, node: str) -> OperationSpec:
         """The operation of an ``op`` node."""
@@ -138,28 +153,23 @@ class Graph:
 
     def asks(self, node: str) -> tuple[str, ...]:
         """Paths of the decisions that `node` depends on by itself."""
-        vertex = self.vertex(node)
-        asked = [] if vertex["decision"] is None else [vertex["decision"]]
-        symbols = vertex["shape"].symbols
-        if vertex["op"] is not None:
-            symbols += vertex["op"].symbols
-        asked += [symbol.path for symbol in symbols if isinstance(symbol, Var)]
-        return tuple(dict.fromkeys(asked))
+        return self._asked[node]
 
     @cached_property
-    def _sources(self) -> dict[str, tuple[Source, ...]]:
-        found: dict[str, list[tuple[int, Source]]] = {node: [] for node in self._nx}
-        edges: Any = self._nx.edges(keys=True, data="option")
-        for producer, consumer, position, option in edges:
-            found[consumer].append((position, Source(producer, option)))
-        return {
-            node: tuple(source for _, source in sorted(pairs, key=lambda p: p[0]))
-            for node, pairs in found.items()
-        }
+    def _asked(self) -> dict[str, tuple[str, ...]]:
+        # Where no width is searched, as in most graphs, no symbol has to be looked for.
+        searched = any(decision.kind == "width" for decision in self._decisions.values())
+        found: dict[str, tuple[str, ...]] = {}
+        for node, vertex in self._vertices.items():
+            path = vertex["decision"]
+            found[node] = () if path is None else (path,)
+            if searched and (paths := _width_paths(vertex)):
+                found[node] = tuple(dict.fromkeys((*found[node], *paths)))
+        return found
 
     def sources(self, node: str) -> tuple[Source, ...]:
         """The inputs of `node`, in order."""
-        return self._sources[node]
+        return self._inputs[node]
 
     @cached_property
     def offsets(self) -> Mapping[str, int]:
@@ -206,10 +216,16 @@ class Graph:
 
     def __iter__(self) -> Iterator[str]:
         """Node names, producers before consumers."""
-        return iter(self._nx)
+        return iter(self._vertices)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._vertices)
 
     def __len__(self) -> int:
-        return len(self._nx)
+        return len(self._vertices)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._vertices
 
     @cached_property
     def text(self) -> str:
@@ -235,10 +251,13 @@ class Graph:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Graph, (self._nx, dict(self._decisions), self._input, self._output)
+        decisions = dict(self._decisions)
+        if self._nx is not None:
+            return Graph, (self._nx, decisions, self._input, self._output)
+        return assemble, (self._vertices, self._inputs, decisions, self._input, self._output)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Graph) and self.text == other.text
+        return self is other or (isinstance(other, Graph) and self.text == other.text)
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -248,6 +267,61 @@ class Graph:
             f"Graph({len(self)} nodes, {len(self.decisions)} decisions, "
             f"{self.in_shape} -> {self.out_shape})"
         )
+
+
+def assemble(
+    vertices: dict[str, Vertex],
+    inputs: dict[str, tuple[Source, ...]],
+    decisions: Mapping[str, Decision],
+    input: str,
+    output: str,
+) -> Graph:
+    """A graph from its parts, which are not copied.
+
+    Args:
+        vertices: what each node carries, producers before consumers.
+        inputs: the inputs of each node, in order.
+        decisions: path to decision, in order.
+        input: name of the input node.
+        output: name of the node whose result is the network's.
+    """
+    graph = Graph.__new__(Graph)
+    graph._nx = None
+    graph._vertices, graph._inputs = vertices, inputs
+    graph._decisions = MappingProxyType(decisions)
+    graph._input, graph._output = input, output
+    return graph
+
+
+def _as_networkx(graph: Graph) -> networkx.MultiDiGraph:
+    from networkx import MultiDiGraph, freeze
+
+    made = MultiDiGraph()
+    made.add_nodes_from((node, graph.vertex(node)) for node in graph)
+    for node in graph:
+        for position, (producer, option) in enumerate(graph.sources(node)):
+            data = {} if option is None else {"option": option}
+            made.add_edge(producer, node, position, **data)
+    return freeze(made)
+
+
+def _inputs(nx_graph: networkx.MultiDiGraph) -> dict[str, tuple[Source, ...]]:
+    found: dict[str, list[tuple[int, Source]]] = {node: [] for node in nx_graph}
+    edges: Any = nx_graph.edges(keys=True, data="option")
+    for producer, consumer, position, option in edges:
+        found[consumer].append((position, Source(producer, option)))
+    return {
+        node: tuple(source for _, source in sorted(pairs, key=lambda p: p[0]))
+        for node, pairs in found.items()
+    }
+
+
+def _width_paths(vertex: Vertex) -> list[str]:
+    """Paths of the widths that a node depends on."""
+    symbols = vertex["shape"].symbols
+    if vertex["op"] is not None:
+        symbols += vertex["op"].symbols
+    return [symbol.path for symbol in symbols if isinstance(symbol, Var)]
 
 
 def _to_text(graph: Graph) -> str:

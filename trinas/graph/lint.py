@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
-import networkx as nx
-
 from trinas._core.errors import GraphError, TrinasError
 from trinas.graph.builder import fits_gate, is_gate, join, same_shape, same_weights
 from trinas.graph.ir import Graph, Vertex
@@ -70,15 +68,17 @@ def _violations(graph: Graph) -> Iterator[Violation]:
 
 
 def _ends(graph: Graph) -> Iterator[Violation]:
-    if graph.output not in graph.nx:
+    if graph.output not in graph:
         yield "one-output", graph.output, "the graph has no such node"
-    inputs = [n for n in graph if graph.nx.nodes[n].get("kind") == "input"]
+    inputs = [n for n in graph if graph.vertex(n).get("kind") == "input"]
     if inputs != [graph.input]:
         yield "one-input", graph.input, f"nodes of kind input: {inputs}"
 
 
 def _structure(graph: Graph) -> Iterator[Violation]:
-    if not nx.is_directed_acyclic_graph(graph.nx):
+    from networkx import ancestors, is_directed_acyclic_graph
+
+    if not is_directed_acyclic_graph(graph.nx):
         yield "acyclic", graph.output, "there is a cycle"
     seen: set[str] = set()
     for node in graph:
@@ -89,7 +89,7 @@ def _structure(graph: Graph) -> Iterator[Violation]:
         positions = sorted(key for _, _, key in graph.nx.in_edges(node, keys=True))
         if positions != list(range(len(positions))):
             yield "positions", node, f"its inputs are numbered {positions}"
-    useful = nx.ancestors(graph.nx, graph.output) | {graph.output, graph.input}
+    useful = ancestors(graph.nx, graph.output) | {graph.output, graph.input}
     for node in graph:
         if node not in useful:
             yield "reachable", node, "it does not reach the output"

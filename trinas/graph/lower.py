@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from trinas._core.collector import paused_collector
 from trinas._core.declared import declared_at
 from trinas._core.errors import ShapeError
 from trinas.graph.builder import INPUT, Builder
@@ -41,7 +42,7 @@ from trinas.space.nodes import (
 )
 from trinas.space.operation import OperationSpec
 from trinas.space.shape import Shape
-from trinas.space.values import Value, Var, Width
+from trinas.space.values import Symbol, Value, Var, Width
 
 History: TypeAlias = tuple[str, ...]
 
@@ -83,32 +84,33 @@ def lower(space: Node | OperationSpec, in_shape: Sequence[int]) -> Graph:
             at=declared_at(),
             fix="Leave the batch out.",
         )
-    lowering = _Lowering(root, Builder(Shape.of(*numbers)))
-    place = Place() if is_transparent(root) else Place().child(root.label)
-    output = _run(lowering.emit(root, (INPUT,), place))
-    return remove_dead(lowering.builder.finish(output))
+    with paused_collector():
+        lowering = _Lowering(root, Builder(Shape.of(*numbers)))
+        place = Place() if is_transparent(root) else Place().child(root.label)
+        output = _run(lowering.emit(root, (INPUT,), place))
+        return remove_dead(lowering.builder.finish(output))
 
 
 def _run(task: Task) -> str:
     """Drive nested lowerings with a stack of our own."""
     if isinstance(task, str):
         return task
-    stack = [task]
-    result: str | None = None
-    while stack:
+    waiting: list[Steps] = []
+    result: Any = None  # a generator is started by sending it None
+    while True:
         try:
-            part = next(stack[-1]) if result is None else stack[-1].send(result)
+            part = task.send(result)
         except StopIteration as stop:
-            stack.pop()
             result = stop.value
-            continue
-        if isinstance(part, str):
-            result = part
+            if not waiting:
+                return result
+            task = waiting.pop()
         else:
-            stack.append(part)
-            result = None
-    assert result is not None
-    return result
+            if isinstance(part, str):
+                result = part
+            else:
+                waiting.append(task)
+                task, result = part, None
 
 
 class _Lowering:
@@ -117,6 +119,9 @@ class _Lowering:
     def __init__(self, space: Node, builder: Builder) -> None:
         self.builder = builder
         self._bound = bind_widths(space)
+        # What the widths in reach are called. All uses of a width lie inside the node that it
+        # is decided at, and of that node one place is lowered after the other.
+        self._values: dict[Symbol, Value] = {}
         self._rules: dict[type[Node], Callable[..., Task]] = {
             Op: self._op,
             Seq: self._seq,
@@ -134,18 +139,15 @@ class _Lowering:
     def emit(self, node: Node, xs: History, place: Place) -> Task:
         """Lower `node` at `place`, fed by the last of `xs` (cells look further back)."""
         if self._bound:
-            place = place._replace(width_labels=iter(width_labels(node, self._bound)))
-        return self._rules[type(node)](node, xs, self._reach(node, place))
+            if labels := width_labels(node, self._bound):
+                place = place._replace(width_labels=iter(labels))
+            self._decide_widths(node, place)
+        return self._rules[type(node)](node, xs, place)
 
-    def _reach(self, node: Node, place: Place) -> Place:
-        """`place` with the widths that are decided at `node`."""
-        bound = self._bound.get(id(node))
-        if not bound:
-            return place
-        reach = dict(place.widths)
-        for width in bound:
-            reach[width] = self._bind(width, place, node.declared)
-        return place._replace(widths=reach)
+    def _decide_widths(self, node: Node, place: Place) -> None:
+        """Register the decisions about the widths that are decided at `node`."""
+        for width in self._bound.get(id(node), ()):
+            self._values[width] = self._bind(width, place, node.declared)
 
     def _bind(self, width: Width, place: Place, declared: str | None) -> Value:
         if len(width.values) == 1:
@@ -157,8 +159,8 @@ class _Lowering:
 
     def _op(self, node: Op, xs: History, place: Place) -> str:
         operation = node.operation
-        if place.widths and operation.symbols:
-            operation = operation.bind(place.widths)
+        if self._values and operation.symbols:
+            operation = operation.bind(self._values)
         return self.builder.operation(
             place.path,
             operation,
@@ -168,13 +170,14 @@ class _Lowering:
             declared=node.declared,
         )
 
-    def _seq(
-        self, node: Seq, xs: History, place: Place, labels: Iterator[str] | None = None
-    ) -> Steps:
-        labels = labels or iter(item_labels(node))
+    def _seq(self, node: Seq, xs: History, place: Place) -> Task:
+        return self._items(node, xs, place, iter(item_labels(node))) if node.items else xs[-1]
+
+    def _items(self, node: Seq, xs: History, place: Place, labels: Iterator[str]) -> Steps:
         for item in node.items:
             if isinstance(item, Seq) and item.name is None:
-                xs = ((yield self._seq(item, xs, self._reach(item, place), labels)),)
+                self._decide_widths(item, place)
+                xs = ((yield self._items(item, xs, place, labels)),)
             else:
                 xs = ((yield self.emit(item, xs, place.child(next(labels)))),)
         return xs[-1]
@@ -183,7 +186,7 @@ class _Lowering:
         if len(node.options) == 1:
             ((label, option),) = node.options
             return (yield self.emit(option, xs, place.child(label)))
-        labels = tuple(label for label, _ in node.options)
+        labels = tuple([label for label, _ in node.options])
         decision = self.builder.decide(
             Decision(place.decisions, "operation", labels, node.search_only),
             shared=place.shared,
@@ -221,7 +224,8 @@ class _Lowering:
 
     def _residual(self, node: Residual, xs: History, place: Place) -> Steps:
         if isinstance(node.body, Seq) and node.body.name is None:
-            body = yield self._seq(node.body, xs, self._reach(node.body, place))
+            self._decide_widths(node.body, place)
+            body = yield self._seq(node.body, xs, place)
         else:
             body = yield self.emit(node.body, xs, place.child(node.body.label))
         skip = xs[-1]

@@ -5,13 +5,11 @@ So whatever is named after nodes (weights, drawings, golden files) stays valid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import networkx as nx
+from collections.abc import Collection, Mapping, Sequence
 
 from trinas.graph.builder import join
-from trinas.graph.ir import Graph, Source, Vertex
-from trinas.graph.walk import check_outcome
+from trinas.graph.ir import Graph, Source, Vertex, assemble
+from trinas.graph.walk import backwards, check_outcome
 from trinas.space.decision import Picked, chosen
 from trinas.space.shape import Shape
 from trinas.space.values import Symbol, Value, Var
@@ -19,26 +17,29 @@ from trinas.space.values import Symbol, Value, Var
 
 def remove_dead(graph: Graph) -> Graph:
     """Drop nodes that do not reach the output, and decisions that no node asks for."""
+    live = _live(graph)
+    asked = {path for node in live for path in graph.asks(node)}
+    if len(live) == len(graph) and len(asked) == len(graph.decisions):
+        return graph
+    vertices = {node: graph.vertex(node) for node in graph if node in live}
+    inputs = {node: graph.sources(node) for node in vertices}
+    decisions = {path: d for path, d in graph.decisions.items() if path in asked}
+    return assemble(vertices, inputs, decisions, graph.input, graph.output)
+
+
+def _live(graph: Graph) -> Collection[str]:
+    """The nodes that reach the output, and the input."""
+    read = {source.node for node in graph for source in graph.sources(node)}
+    if len(read | {graph.input, graph.output}) == len(graph):
+        return graph  # no way ends anywhere else, so all end at the output
     live = {graph.input}
-    asked: set[str] = set()
     pending = [graph.output]
     while pending:
         node = pending.pop()
         if node not in live:
             live.add(node)
-            asked.update(graph.asks(node))
-            pending.extend(graph.nx.predecessors(node))
-    if len(live) == len(graph) and len(asked) == len(graph.decisions):
-        return graph
-    kept = nx.MultiDiGraph()
-    for node in graph:
-        if node in live:
-            kept.add_node(node, **graph.vertex(node))
-    for producer, consumer, position, data in graph.nx.edges(keys=True, data=True):
-        if producer in live and consumer in live:
-            kept.add_edge(producer, consumer, position, **data)
-    decisions = {path: d for path, d in graph.decisions.items() if path in asked}
-    return Graph(kept, decisions, graph.input, graph.output)
+            pending.extend([source.node for source in graph.sources(node)])
+    return live
 
 
 def specialise(graph: Graph, picked: Mapping[str, Picked]) -> Graph:
@@ -59,18 +60,26 @@ def specialise(graph: Graph, picked: Mapping[str, Picked]) -> Graph:
     slot/b = conv(kernel=1, channels=8)(input) -> 8x16x16
     output slot/b
     """
+    picked = dict(picked)
     widths: dict[Symbol, Value] = {}
     for path, value in picked.items():
         check_outcome(graph, path, value)
         decision = graph.decisions[path]
         if decision.kind == "width" and isinstance(value, int):
             widths[Var(path, tuple(int(o) for o in decision.options))] = value
-    settled = nx.MultiDiGraph()
+    needed = {graph.input, *backwards(graph, picked)}
+    shapes_at: dict[int, Shape] = {}  # by the shape's id: many nodes have one and the same
+    vertices: dict[str, Vertex] = {}
+    inputs: dict[str, tuple[Source, ...]] = {}
     # Where a settled mix stood, its consumers read the picked input instead.
     alias: dict[str, str] = {}
     for node in graph:
+        if node not in needed:
+            continue
         vertex: Vertex = graph.vertex(node)
-        sources = [Source(alias.get(s.node, s.node), s.option) for s in graph.sources(node)]
+        sources = [
+            Source(alias[s.node], s.option) if s.node in alias else s for s in graph.sources(node)
+        ]
         path = vertex["decision"]
         if path is not None and path in picked:
             sources = _picked_sources(sources, picked[path])
@@ -78,14 +87,12 @@ def specialise(graph: Graph, picked: Mapping[str, Picked]) -> Graph:
                 alias[node] = sources[0].node
                 continue
             vertex = {**vertex, "kind": "sum", "decision": None}
-        shapes = [settled.nodes[s.node]["shape"] for s in sources]
-        settled.add_node(node, **_recut(_narrow(vertex, widths), shapes))
-        for position, (producer, option) in enumerate(sources):
-            data = {} if option is None else {"option": option}
-            settled.add_edge(producer, node, position, **data)
+        shapes = [vertices[s.node]["shape"] for s in sources]
+        vertices[node] = _recut(_narrow(vertex, widths, shapes_at), shapes)
+        inputs[node] = tuple(sources)
     output = alias.get(graph.output, graph.output)
     decisions = {p: d for p, d in graph.decisions.items() if p not in picked}
-    return remove_dead(Graph(settled, decisions, graph.input, output))
+    return remove_dead(assemble(vertices, inputs, decisions, graph.input, output))
 
 
 def _picked_sources(sources: Sequence[Source], outcome: Picked) -> list[Source]:
@@ -111,13 +118,15 @@ def _recut(vertex: Vertex, shapes: Sequence[Shape]) -> Vertex:
     return {**vertex, "shape": shape}
 
 
-def _narrow(vertex: Vertex, widths: Mapping[Symbol, Value]) -> Vertex:
+def _narrow(vertex: Vertex, widths: Mapping[Symbol, Value], shapes_at: dict[int, Shape]) -> Vertex:
     """Replace settled widths in a node's shape and operation."""
     if not widths:
         return vertex
-    operation = vertex["op"]
+    shape, operation = vertex["shape"], vertex["op"]
+    if id(shape) not in shapes_at:
+        shapes_at[id(shape)] = shape.at(widths)
     return {
         **vertex,
-        "shape": vertex["shape"].at(widths),
+        "shape": shapes_at[id(shape)],
         "op": None if operation is None else operation.bind(widths),
     }

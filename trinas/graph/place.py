@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from trinas.space.nodes import Node, Residual, Seq
-from trinas.space.values import Symbol, Value, Width
+from trinas.space.values import Width
 
 
 class Place(NamedTuple):
@@ -19,7 +19,6 @@ class Place(NamedTuple):
         weights: names the weights here; starts at the key inside a `Share` of weights.
         shared: inside a `Share`.
         shares_weights: inside a `Share` of weights.
-        widths: what the widths in reach are called.
         width_labels: labels for the widths that are decided at this place, in order.
     """
 
@@ -28,12 +27,13 @@ class Place(NamedTuple):
     weights: str = ""
     shared: bool = False
     shares_weights: bool = False
-    widths: Mapping[Symbol, Value] = {}
     width_labels: Iterator[str] = iter(())
 
     def child(self, label: str) -> Place:
         """The place of a part with a name of its own."""
         path = f"{self.path}/{label}" if self.path else label
+        if not self.shared:
+            return Place(path, path, path)
         return self._at(path, f"/{label}")
 
     def item(self, index: int) -> Place:
@@ -53,7 +53,6 @@ class Place(NamedTuple):
             f"{self.weights}{step}" if self.shares_weights else path,
             self.shared,
             self.shares_weights,
-            self.widths,
         )
 
 
@@ -99,16 +98,17 @@ def width_labels(node: Node, bound: Mapping[int, Sequence[Width]]) -> list[str]:
 
     These are its own and those of the unnamed sequences inside that share its place.
     """
-    labels = []
+    labels: list[str] = []
     pending = [node]
     while pending:
         part = pending.pop()
-        searched = (w for w in bound.get(id(part), ()) if len(w.values) > 1)
-        labels.extend(width.name or "width" for width in searched)
+        for width in bound.get(id(part), ()):
+            if len(width.values) > 1:
+                labels.append(width.name or "width")
         inside: Sequence[Node] = ()
         if isinstance(part, Seq):
             inside = part.items
         elif isinstance(part, Residual):
             inside = (part.body,)
-        pending.extend(item for item in reversed(inside) if is_transparent(item))
-    return numbered(labels)
+        pending.extend([item for item in reversed(inside) if is_transparent(item)])
+    return numbered(labels) if len(labels) > 1 else labels

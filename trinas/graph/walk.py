@@ -7,39 +7,43 @@ never looked into and the outcome holds exactly the active decisions.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import comb
 
 from trinas._core.errors import GenotypeError
+from trinas._core.hints import did_you_mean
 from trinas.graph.ir import Graph
 from trinas.space.decision import Decision, Picked, chosen
 
 
 def settle(graph: Graph, pick: Callable[[Decision], Picked]) -> dict[str, Picked]:
     """Ask `pick` about every active decision; the outcomes in the order of the graph."""
-    live = {graph.output}
     picked: dict[str, Picked] = {}
-
-    def ask(path: str) -> Picked:
-        if path not in picked:
-            picked[path] = pick(graph.decisions[path])
-        return picked[path]
-
-    for node in reversed(list(graph)):
-        if node not in live:
-            continue
+    for node in backwards(graph, picked):
         for path in graph.asks(node):
-            ask(path)
-        sources = graph.sources(node)
-        decision = graph.vertex(node)["decision"]
-        if decision is not None:
-            kept = chosen(picked[decision])
-            sources = tuple(s for s in sources if s.option in kept)
-        live.update(source.node for source in sources)
+            if path not in picked:
+                picked[path] = pick(graph.decisions[path])
     return {path: picked[path] for path in graph.decisions if path in picked}
+
+
+def backwards(graph: Graph, picked: Mapping[str, Picked]) -> Iterator[str]:
+    """The nodes that the output needs, consumers first.
+
+    Of a decision in `picked`, only what was picked is needed. It is looked at after its
+    node was given out, so `picked` may be filled on the way.
+    """
+    needed = {graph.output}
+    for node in reversed(graph):
+        if node not in needed:
+            continue
+        yield node
+        path = graph.vertex(node)["decision"]
+        kept = chosen(picked[path]) if path is not None and path in picked else None
+        for source, option in graph.sources(node):
+            if kept is None or option in kept:
+                needed.add(source)
 
 
 def check_outcome(graph: Graph, path: str, value: object) -> None:
@@ -50,8 +54,7 @@ def check_outcome(graph: Graph, path: str, value: object) -> None:
     """
     decision = graph.decisions.get(path)
     if decision is None:
-        near = difflib.get_close_matches(str(path), graph.decisions, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else "Was it made for another space?"
+        hint = did_you_mean(path, graph.decisions) or "Was it made for another space?"
         raise GenotypeError("a genotype names decisions of its space", got=path, at=path, fix=hint)
     if decision.allows(value):
         return

@@ -5,7 +5,6 @@ Legend: N batch, C channels, H W height and width.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from operator import attrgetter
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from trinas._core.declared import declared_at
 from trinas._core.errors import ShapeError, SpaceError, UnknownNameError
+from trinas._core.hints import did_you_mean
 from trinas._core.registry import Registry
 from trinas.space.checks import check_label, whole
 from trinas.space.nodes import Node, Op, as_node
@@ -263,12 +263,11 @@ def require_known(what: str, value: str, known: Collection[str]) -> None:
         SpaceError: it is not; the message lists them, the nearest one first.
     """
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
         raise SpaceError(
             f"unknown {what}",
             got=repr(value),
             at=declared_at(),
-            fix=f"{f'Did you mean {near[0]!r}? ' if near else ''}Known: {', '.join(known)}.",
+            fix=did_you_mean(value, known, then=f"Known: {', '.join(known)}."),
         )
 
 

@@ -36,10 +36,10 @@ def objects_children_first(space: Node) -> list[Node]:
 
 def bind_widths(space: Node) -> dict[int, tuple[Width, ...]]:
     """For each node (by ``id``) the widths that are decided at it, in order of use."""
+    if not _holds_widths(space):
+        return {}
     order = objects_children_first(space)
     own = {id(node): widths for node in order if (widths := _widths_in(node))}
-    if not own:
-        return {}
     paths = _count_paths(space, order)
     uses: dict[Width, int] = defaultdict(int)
     for node_id, widths in own.items():
@@ -63,8 +63,21 @@ def bind_widths(space: Node) -> dict[int, tuple[Width, ...]]:
     return bound
 
 
+def _holds_widths(space: Node) -> bool:
+    seen: set[int] = set()
+    pending = [space]
+    while pending:
+        node = pending.pop()
+        if node.symbols and _widths_in(node):
+            return True
+        if (children := node.children) and id(node) not in seen:
+            seen.add(id(node))
+            pending.extend(children)
+    return False
+
+
 def _widths_in(node: Node) -> tuple[Width, ...]:
-    return tuple(symbol for symbol in node.symbols if isinstance(symbol, Width))
+    return tuple([symbol for symbol in node.symbols if isinstance(symbol, Width)])
 
 
 def _count_paths(space: Node, children_first: list[Node]) -> dict[int, int]:

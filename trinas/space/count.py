@@ -104,17 +104,32 @@ def _product(polys: Iterable[Poly]) -> Poly:
 
 def _fed(poly: Poly) -> Poly:
     """The same subspace behind something else: what it reads is settled there."""
-    return _plus(
-        {frozenset(v for v in variables if not isinstance(v, _Input)): n}
-        for variables, n in poly.items()
-    )
+    result: Poly = {}
+    for variables, n in poly.items():
+        outside = frozenset([v for v in variables if not isinstance(v, _Input)])
+        result[outside] = result.get(outside, 0) + n
+    return result
 
 
 def _chain(polys: Sequence[Poly]) -> Poly:
     """Subspaces in a row; only the first one reads from outside."""
     if not polys:
         return _READ
-    return reduce(_times, map(_fed, polys[1:]), polys[0])
+    numbers, rest = [], polys[0]
+    for poly in map(_fed, polys[1:]):
+        if poly.keys() == _ONE.keys():
+            numbers.append(poly[frozenset()])
+        else:
+            rest = _times(rest, poly)
+    number = _multiplied(numbers)
+    return {variables: n * number for variables, n in rest.items()}
+
+
+def _multiplied(numbers: Sequence[int]) -> int:
+    """The product, by pairs: one long number times many short ones would be quadratic."""
+    while len(numbers) > 1:
+        numbers = [prod(numbers[i : i + 2]) for i in range(0, len(numbers), 2)]
+    return prod(numbers)
 
 
 def _by_reads(poly: Poly) -> dict[frozenset[_Input], Poly]:
@@ -135,35 +150,7 @@ class _Counter:
         self._bound = bind_widths(space)
         self._memo: dict[int, Poly] = {}
         self._ways: dict[_Outcome, int] = {}
-
-    def total(self) -> int:
-        # Parts first, so that counting never goes deeper than one node.
-        for node in objects_children_first(self._space):
-            self._memo[id(node)] = self._settle_widths(node, self._inside(node))
-        poly = self._memo[id(self._space)]
-        return sum(
-            n * prod(self._ways[v] for v in variables if isinstance(v, _Outcome))
-            for variables, n in poly.items()
-        )
-
-    def _count(self, node: Node) -> Poly:
-        return self._memo[id(node)]
-
-    def _settle_widths(self, node: Node, poly: Poly) -> Poly:
-        """Multiply by the candidates of the widths that are decided at `node`."""
-        bound = frozenset(self._bound.get(id(node), ()))
-        if not bound:
-            return poly
-        return _plus(
-            {
-                variables - bound: n
-                * prod(len(v.values) for v in variables & bound if isinstance(v, Width))
-            }
-            for variables, n in poly.items()
-        )
-
-    def _inside(self, node: Node) -> Poly:
-        rules: dict[type[Node], Callable[..., Poly]] = {
+        self._rules: dict[type[Node], Callable[..., Poly]] = {
             Op: self._op,
             Seq: self._seq,
             Choice: self._choice,
@@ -176,11 +163,37 @@ class _Counter:
             Trellis: self._paths,
             Share: self._share,
         }
-        return rules[type(node)](node)
+
+    def total(self) -> int:
+        # Parts first, so that counting never goes deeper than one node.
+        for node in objects_children_first(self._space):
+            poly = self._rules[type(node)](node)
+            self._memo[id(node)] = self._settle_widths(node, poly)
+        poly = self._memo[id(self._space)]
+        return sum(
+            n * prod(self._ways[v] for v in variables if isinstance(v, _Outcome))
+            for variables, n in poly.items()
+        )
+
+    def _count(self, node: Node) -> Poly:
+        return self._memo[id(node)]
+
+    def _settle_widths(self, node: Node, poly: Poly) -> Poly:
+        """Multiply by the candidates of the widths that are decided at `node`."""
+        if id(node) not in self._bound:
+            return poly
+        bound = frozenset(self._bound[id(node)])
+        return _plus(
+            {
+                variables - bound: n
+                * prod(len(v.values) for v in variables & bound if isinstance(v, Width))
+            }
+            for variables, n in poly.items()
+        )
 
     def _op(self, node: Op) -> Poly:
-        widths = frozenset(symbol for symbol in node.symbols if isinstance(symbol, Width))
-        return {widths | {_LAST}: 1}
+        widths = [symbol for symbol in node.symbols if isinstance(symbol, Width)]
+        return {frozenset([*widths, _LAST]): 1} if widths else _READ
 
     def _seq(self, node: Seq) -> Poly:
         return _chain([self._count(item) for item in node.items])

@@ -45,7 +45,7 @@ class Decision:
     @property
     def derivable(self) -> tuple[Option, ...]:
         """The options that a genotype may pick."""
-        return tuple(o for o in self.options if o not in self.never)
+        return tuple([o for o in self.options if o not in self.never])
 
     def allows(self, picked: object) -> bool:
         """Whether `picked` is a valid outcome."""

@@ -23,6 +23,7 @@ from trinas.space.checks import (
     optional_label,
     whole,
 )
+from trinas.space.nested import Nested
 from trinas.space.operation import OperationSpec
 from trinas.space.values import Symbol
 
@@ -35,8 +36,8 @@ CELL_MERGES: tuple[str, ...] = ("concat", "sum", "last")
 N = TypeVar("N", bound="Node")
 
 
-@attrs.frozen(kw_only=True)
-class Node:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Node(Nested):
     """Any part of a space.
 
     Attributes:
@@ -103,7 +104,7 @@ def _as_nodes(things: Sequence[Node | OperationSpec]) -> tuple[Node, ...]:
     return tuple(as_node(thing) for thing in things)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Op(Node):
     """One operation."""
 
@@ -120,7 +121,7 @@ class Op(Node):
         return self.operation.symbols
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Seq(Node):
     """Nodes one after another."""
 
@@ -145,7 +146,7 @@ def _labelled(pairs: Sequence[tuple[str, Node | OperationSpec]]) -> Labelled:
     return tuple((label, as_node(node)) for label, node in pairs)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Choice(Node):
     """One of several options, to be decided.
 
@@ -178,14 +179,14 @@ class Choice(Node):
     @property
     def children(self) -> tuple[Node, ...]:
         """The options in order."""
-        return tuple(node for _, node in self.options)
+        return tuple([node for _, node in self.options])
 
 
 def _counts(value: int | Sequence[int]) -> tuple[int, ...]:
     return (value,) if isinstance(value, int) else as_tuple("counts of a repeat", value)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Repeat(Node):
     """A body several times in a row; with several counts, how often is decided."""
 
@@ -208,7 +209,7 @@ class Repeat(Node):
         return (self.body,)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Residual(Node):
     """``skip(x) + scale * body(x)``; without `skip`, ``x`` itself is added."""
 
@@ -222,7 +223,7 @@ class Residual(Node):
         return (self.body,) if self.skip is None else (self.body, self.skip)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Parallel(Node):
     """Branches on one input, merged by adding, averaging, multiplying or concatenating."""
 
@@ -253,7 +254,7 @@ def _as_edges(things: Any) -> tuple[tuple[tuple[int, int], Node], ...]:
     return tuple((pair, as_node(node)) for pair, node in as_tuple("edges of a cell", things))
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Cell(Node):
     """A directed acyclic cell: every step adds up edges from all that came before.
 
@@ -303,7 +304,7 @@ class Cell(Node):
         return (*(n for n in self.inputs if n is not None), *(n for _, n in self.edges))
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Stack(Node):
     """Nodes one after another, each fed by the last `memory` results (cells of DARTS)."""
 
@@ -329,7 +330,7 @@ def _at_most(value: Any) -> tuple[tuple[str, int], ...]:
     return as_items("at_most and exit_at", value)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Paths(Node):
     options: Labelled = attrs.field(converter=_labelled, validator=not_empty("a path space"))
     at_most: tuple[tuple[str, int], ...] = attrs.field(converter=_at_most)
@@ -375,10 +376,10 @@ class _Paths(Node):
     @property
     def children(self) -> tuple[Node, ...]:
         """The blocks in order."""
-        return tuple(node for _, node in self.options)
+        return tuple([node for _, node in self.options])
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Tree(_Paths):
     """Every sequence of blocks within limits, as a tree: paths share prefixes, never merge.
 
@@ -387,7 +388,7 @@ class Tree(_Paths):
     """
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Trellis(_Paths):
     """The same sequences, merged wherever the same number of each block has been passed.
 
@@ -396,7 +397,7 @@ class Trellis(_Paths):
     """
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Share(Node):
     """One decision (and, with `weights`, one set of weights) at all places that say `key`."""
 

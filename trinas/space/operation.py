@@ -82,12 +82,8 @@ class OperationSpec:
     @property
     def symbols(self) -> tuple[Symbol, ...]:
         """The widths used in the settings."""
-        found: dict[Symbol, None] = {}
-        for name, _ in _settings(type(self)):
-            value = getattr(self, name)
-            if isinstance(value, Symbolic):
-                found.update(dict.fromkeys(symbols(value)))
-        return tuple(found)
+        searched = [v for n in _names(type(self)) if isinstance(v := getattr(self, n), Symbolic)]
+        return tuple(dict.fromkeys(s for v in searched for s in symbols(v))) if searched else ()
 
     def bind(self, mapping: Mapping[Symbol, Value]) -> OperationSpec:
         """The same operation with symbols in its settings replaced."""
@@ -106,6 +102,12 @@ class OperationSpec:
             if (value := getattr(self, f.name)) != f.default or f.default is attrs.NOTHING
         ]
         return f"{self.kind}({', '.join(parts)})"
+
+
+@cache
+def _names(kind: type[OperationSpec]) -> tuple[str, ...]:
+    """The settings of a kind of operation, by attribute."""
+    return tuple(name for name, _ in _settings(kind))
 
 
 @cache

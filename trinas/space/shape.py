@@ -10,11 +10,13 @@ from collections.abc import Mapping
 
 import attrs
 
-from trinas.space.values import Symbol, Value, largest, substitute, symbols
+from trinas.space.values import Symbol, Value, add_up, largest, substitute, symbols
 
 
 def _merge_fixed(segments: tuple[Value, ...]) -> tuple[Value, ...]:
     """Neighbouring pieces of fixed size are one piece: nothing will be cut between them."""
+    if len(segments) == 1:
+        return segments
     merged: list[Value] = []
     for segment in segments:
         if merged and isinstance(segment, int) and isinstance(merged[-1], int):
@@ -46,15 +48,12 @@ class Shape:
     @classmethod
     def of(cls, channels: Value, *size: int) -> Shape:
         """A shape of one segment."""
-        return cls((channels,), tuple(size))
+        return cls((channels,), size)
 
     @property
     def channels(self) -> Value:
         """All channels together: an int where nothing is searched."""
-        total: Value = self.segments[0]
-        for segment in self.segments[1:]:
-            total = segment + total
-        return total
+        return self.segments[0] if len(self.segments) == 1 else add_up(self.segments)
 
     @property
     def symbols(self) -> tuple[Symbol, ...]:
@@ -71,7 +70,7 @@ class Shape:
 
     def with_size(self, *size: int) -> Shape:
         """The same channels at another size."""
-        return Shape(self.segments, tuple(size))
+        return Shape(self.segments, size)
 
     def at(self, assignment: Mapping[Symbol, Value]) -> Shape:
         """This shape with widths replaced by what `assignment` says."""

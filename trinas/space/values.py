@@ -115,7 +115,7 @@ class Var(Symbol):
     """A width at its place in a lowered space: `path` names the decision."""
 
     path: str
-    values: tuple[int, ...] = attrs.field(repr=False)
+    values: tuple[int, ...] = attrs.field(repr=False, hash=False)  # a path is hash enough
 
     def sort_key(self) -> str:
         """Variables are ordered by path."""
@@ -133,6 +133,9 @@ class _In(Symbol):
     def __str__(self) -> str:
         return "IN"
 
+
+# Symbols that are no expression themselves.
+_Plain = (Width, Var, _In)
 
 IN = _In()
 """The number of channels that enter the operation in which it is written."""
@@ -227,6 +230,8 @@ def check_value(value: Value) -> Value:
     Raises:
         SpaceError: not a number or expression, or it can fall below 1.
     """
+    if type(value) is int and value >= 1:
+        return value
     expr = _expr(value)
     if IN not in symbols(expr) and smallest(expr) < 1:
         raise SpaceError(
@@ -240,9 +245,11 @@ def check_value(value: Value) -> Value:
 
 def symbols(value: Value) -> tuple[Symbol, ...]:
     """The symbols that decide `value`, each once, in order of first use."""
-    found: dict[Symbol, None] = {}
     if isinstance(value, int):
         return ()
+    if isinstance(value, _Plain):
+        return (value,)
+    found: dict[Symbol, None] = {}
     for symbol, _ in _expr(value).terms:
         if isinstance(symbol, _Quotient):
             found.update(dict.fromkeys(symbols(symbol.numerator)))
@@ -255,14 +262,30 @@ def substitute(value: Value, mapping: Mapping[Symbol, Value]) -> Value:
     """Replace symbols by values; what is not in `mapping` stays."""
     if isinstance(value, int):
         return value
-    result: Value = _expr(value).const
-    for symbol, factor in _expr(value).terms:
+    if isinstance(value, _Plain):
+        return mapping.get(value, value)
+    expr = _expr(value)
+    parts: list[Value] = [expr.const]
+    for symbol, factor in expr.terms:
         if isinstance(symbol, _Quotient):
-            part = _expr(substitute(symbol.numerator, mapping)) // symbol.divisor
+            part = substitute(symbol.numerator, mapping) // symbol.divisor
         else:
             part = mapping.get(symbol, symbol)
-        result = _expr(part) * factor + result
-    return result
+        parts.append(part * factor)
+    return add_up(parts)
+
+
+def add_up(values: Sequence[Value]) -> Value:
+    """The sum, with all terms put in order once."""
+    const, terms = 0, []
+    for value in values:
+        if isinstance(value, int):
+            const += value
+        else:
+            expr = _expr(value)
+            const += expr.const
+            terms.extend(expr.terms)
+    return _normal(const, terms) if terms else const
 
 
 def _extreme(value: Value, pick: int) -> int:

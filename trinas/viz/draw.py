@@ -1,18 +1,21 @@
-"""The way in: what can be drawn, and how."""
+"""The way in: what can be drawn, and how.
+
+What does the drawing is imported by the first one: most programs that use trinas draw
+nothing, and these modules are a fifth of what there is to import.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from trinas.graph import Genotype, Graph
 from trinas.space import Node, OperationSpec
-from trinas.viz.dot import to_dot
 from trinas.viz.drawing import Drawing, DrawingError
-from trinas.viz.network import network_scene
-from trinas.viz.scene import Direction, Scene
-from trinas.viz.space import space_scene
-from trinas.viz.view import View, open_view, settled_view
+
+if TYPE_CHECKING:
+    from trinas.viz.scene import Direction
+    from trinas.viz.view import View
 
 Detail = Literal["blocks", "operations"]
 
@@ -84,6 +87,10 @@ def draw(
     >>> "8 → 8" in picture.dot, "slot/conv1" in picture.dot
     (True, False)
     """
+    from trinas.viz.dot import to_dot
+    from trinas.viz.network import network_scene
+    from trinas.viz.space import space_scene
+
     _check("detail", detail, ("blocks", "operations"))
     _check("direction", direction, ("TB", "LR", None))
     deep = detail == "operations"
@@ -94,13 +101,15 @@ def draw(
                 got=repr(genotype),
                 fix="Draw the genotype alone, or on its graph: draw(genotype.graph, genotype).",
             )
-        scene: Scene = space_scene(what, direction, title, deep=deep)
+        scene = space_scene(what, direction, title, deep=deep)
     else:
         scene = network_scene(_view(what, genotype), direction, title, deep=deep)
     return Drawing(to_dot(scene))
 
 
 def _view(what: object, genotype: Genotype | None) -> View:
+    from trinas.viz.view import open_view, settled_view
+
     match what:
         case Graph():
             return open_view(what, genotype)
