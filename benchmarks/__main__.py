@@ -19,7 +19,16 @@ import torch
 
 from benchmarks.measure import Options, save, table
 
-BENCHMARKS = ("relaxations", "spaces", "steps", "sparsity", "memory", "merging", "accelerator")
+BENCHMARKS = (
+    "relaxations",
+    "spaces",
+    "steps",
+    "sparsity",
+    "memory",
+    "merging",
+    "compilation",
+    "accelerator",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

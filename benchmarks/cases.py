@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -120,9 +120,21 @@ def sr_case(name: str, options: Options) -> Case:
     return _ready(f"SR, {size.features} channels, {note}", net, plain, (x, y), F.l1_loss, options)
 
 
+DARTS = {"full": (16, 8, 4, 16, 32), "quick": (4, 3, 2, 2, 8)}
+"""Channels, cells, inner nodes of a cell; images in a batch and their side."""
+
+BENCH = {"full": (16, 5, 16, 32), "quick": (4, 1, 2, 8)}
+"""Channels, cells in a stage; images in a batch and their side."""
+
+
+def cell_size(sizes: Mapping[str, tuple[int, ...]], options: Options) -> tuple[int, ...]:
+    """One of the sizes of a cell space."""
+    return sizes["quick" if options.quick else "full"]
+
+
 def darts_case(options: Options) -> Case:
     """The cells of DARTS."""
-    c, layers, steps, batch, side = (4, 3, 2, 2, 8) if options.quick else (16, 8, 4, 16, 32)
+    c, layers, steps, batch, side = cell_size(DARTS, options)
     net = _supernet(darts(c, layers, steps), (3, side, side))
     batch = torch.rand(batch, 3, side, side), torch.randint(0, 10, (batch,))
     plain = Darts(c, layers, steps)
@@ -131,7 +143,7 @@ def darts_case(options: Options) -> Case:
 
 def bench_case(options: Options) -> Case:
     """The cells of NAS-Bench-201."""
-    c, n, batch, side = (4, 1, 2, 8) if options.quick else (16, 5, 16, 32)
+    c, n, batch, side = cell_size(BENCH, options)
     net = _supernet(nas_bench_201(c, n), (3, side, side))
     batch = torch.rand(batch, 3, side, side), torch.randint(0, 10, (batch,))
     plain = NasBench201(c, n)

@@ -25,7 +25,17 @@ import torch
 from torch import Tensor, nn
 
 import trinas as tn
-from benchmarks.cases import SEED, TREES, Case, bench_case, darts_case, sr_case
+from benchmarks.cases import (
+    BENCH,
+    DARTS,
+    SEED,
+    TREES,
+    Case,
+    bench_case,
+    cell_size,
+    darts_case,
+    sr_case,
+)
 from benchmarks.floors import Floor, convolutions, defined_layers, run_layers
 from benchmarks.measure import Options, Row, Samples, Work, interleaved
 from benchmarks.peers import bench_peers, darts_peers
@@ -147,13 +157,15 @@ def _drawn(net: tn.Supernet) -> list[int]:
 
 def _darts(options: Options) -> list[Comparison]:
     case = darts_case(options)
-    peers = darts_peers(options, c=16, layers=8)
+    c, layers, *_ = cell_size(DARTS, options)
+    peers = darts_peers(options, c=c, layers=layers)
     return _cells(case, peers, CELL_GOALS, options)
 
 
 def _bench(options: Options) -> list[Comparison]:
     case = bench_case(options)
-    peers = bench_peers(options, c=16, n=5)
+    c, n, *_ = cell_size(BENCH, options)
+    peers = bench_peers(options, c=c, n=n)
     return _cells(case, peers, {ONE: CELL_GOALS[ONE]}, options)
 
 

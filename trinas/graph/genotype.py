@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from trinas._core.collector import paused_collector
 from trinas._core.errors import GenotypeError
 from trinas.graph.ir import Graph, require_graph
 from trinas.graph.walk import check_outcome, enumerate_outcomes, sample_outcomes, settle
@@ -98,7 +99,8 @@ class Genotype(Mapping[str, Picked]):
                 )
             return given[decision.path]
 
-        return cls(_canonical(settle(graph, pick)), graph)
+        with paused_collector():
+            return cls(_canonical(settle(graph, pick)), graph)
 
     @classmethod
     def from_json(cls, text: str | Path, graph: Graph) -> Genotype:
@@ -178,7 +180,8 @@ def sample(graph: Graph, rng: random.Random | int | None = None) -> Genotype:
     """
     require_graph(graph)
     source = rng if isinstance(rng, random.Random) else random.Random(rng)
-    return Genotype(_canonical(sample_outcomes(graph, source)), graph)
+    with paused_collector():
+        return Genotype(_canonical(sample_outcomes(graph, source)), graph)
 
 
 def enumerate_genotypes(graph: Graph) -> Iterator[Genotype]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from trinas._core.collector import paused_collector
 from trinas.graph.builder import join
 from trinas.graph.ir import Graph, Source, Vertex, assemble
 from trinas.graph.walk import backwards, check_outcome
@@ -60,7 +61,11 @@ def specialise(graph: Graph, picked: Mapping[str, Picked]) -> Graph:
     slot/b = conv(kernel=1, channels=8)(input) -> 8x16x16
     output slot/b
     """
-    picked = dict(picked)
+    with paused_collector():
+        return _settled(graph, dict(picked))
+
+
+def _settled(graph: Graph, picked: Mapping[str, Picked]) -> Graph:
     widths: dict[Symbol, Value] = {}
     for path, value in picked.items():
         check_outcome(graph, path, value)

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from trinas._core.collector import paused_collector
 from trinas._core.errors import CheckpointError, GenotypeError, GraphError, SpaceError
 from trinas.graph import Genotype, Graph, require_graph, settle
 from trinas.space.decision import Decision, Option, Picked
@@ -321,9 +322,11 @@ def compile_supernet(
             got=init_std,
             fix="It is the standard deviation of the initial logits.",
         )
-    network = Network(graph)
-    network.checkpoint = checkpoint
-    return Supernet(network, Architecture(graph, relax, init_std=init_std, generator=generator))
+    with paused_collector():
+        network = Network(graph)
+        network.checkpoint = checkpoint
+        architecture = Architecture(graph, relax, init_std=init_std, generator=generator)
+        return Supernet(network, architecture)
 
 
 def derive(net: Supernet) -> Genotype:
