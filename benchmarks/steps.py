@@ -176,11 +176,13 @@ def _cells(
     run = run_layers(case.net, batch, functools.partial(predict, case.x))
     others = {LOOP: case.step(case.plain, case.plain)}
     others |= {name: case.step(p, p.to(options.device)) for name, p in peers.items()}
+    defined, torchs = (defined_layers(graph, batch, by_torch=b) for b in (False, True))
     floors = [
-        (Floor("layers alone", defined_layers(graph, batch)), goals.get("floor")),
+        (Floor("layers alone", defined), goals.get("floor")),
         (Floor("layers that run, alone", run), None),
-        (Floor("torch's layers alone", defined_layers(graph, batch, by_torch=True)), None),
     ]
+    if torchs != defined:
+        floors.append((Floor("torch's layers alone", torchs), None))
     ours = case.step(predict, case.net)
     bounds = {name: goals["peer"] for name in peers if "peer" in goals} | dict(goals)
     return [Comparison(case.name, ours, others, floors, bounds), _one(case, goals)]

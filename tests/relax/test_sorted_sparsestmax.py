@@ -20,9 +20,9 @@ from relax.relax_oracles import (
 
 from trinas._core.errors import RelaxationError, UnknownNameError
 from trinas.relax import circumradius, order_penalty, sorted_sparsestmax, sparsestmax
+from trinas.relax._forest import in_original_order, in_preorder, plan
 from trinas.relax._order import read_order
 from trinas.relax._prox import nearly_isotonic
-from trinas.relax.ordered import _original, _preorder
 
 FEW = settings(max_examples=60, deadline=None)
 VALUES = st.integers(-1000, 1000).map(lambda i: i / 1000)
@@ -42,8 +42,9 @@ def tree_for(seed, k):
 
 
 def prox(z, parents, strength):
-    forest = read_order(parents, z.shape[-1])
-    return _original(nearly_isotonic(_preorder(z, forest), forest, strength / 2), forest)
+    forest = plan(read_order(parents, z.shape[-1]), z)
+    x = nearly_isotonic(in_preorder(z, forest), forest, strength / 2, whole=True)
+    return in_original_order(x, forest)
 
 
 def settled(z, parents, strength, form, radius):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trinas.supernet.mixing import weighted_sum
+from trinas.supernet.mixing import unit_product, weighted_sum
 
 SHAPES = [(2, 3, 4, 5), (2, 3), (2, 1, 1, 1)]
 
@@ -82,3 +82,29 @@ def test_nothing_is_kept_for_backward_where_no_weight_is_trained():
     mixed = weighted_sum(weights.detach().unbind(), [x.detach() for x in xs])
 
     assert mixed.grad_fn is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_weight_of_one_costs_nothing_forward_and_has_the_gradients_of_a_product(layout):
+    _, (x,) = parts(1, (2, 3, 4, 5), layout=layout)
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    result = unit_product(weight, x)
+    target = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+
+    assert result.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(
+        torch.autograd.grad((result * target).sum(), [weight, x]),
+        torch.autograd.grad((weight * x * target).sum(), [weight, x]),
+    )
+
+
+def test_second_gradients_of_a_weight_of_one_are_those_of_a_product():
+    _, (x,) = parts(1, (2, 3))
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    found = []
+    for product in (unit_product(weight, x), weight * x):
+        first = torch.autograd.grad(product.square().sum(), [weight, x], create_graph=True)
+        mixed = first[0] * first[1].square().sum()
+        found.append(torch.autograd.grad(mixed, [weight, x]))
+
+    torch.testing.assert_close(*found)

@@ -1,85 +1,130 @@
 """Sparsemax and sparsestmax on rows, with closed-form first derivatives that differentiate again.
 
-Shapes: `z`, `q` are `[..., K]`, sorted copies of z too; `k`, `t`, `c2` are `[..., 1]`.
+Shapes: `z`, `q`, `p` are `[..., K]`, what is sorted and summed of z too; `n`, `t` are `[..., 1]`.
 
-With z sorted in descending order, write for its first k entries `m_k` for the mean,
-`e_k = k (m_k - z_k)` and `V_k = sum (z_i - m_k)^2`. Entry k leaves `sparsemax(t z)` at
-`t = 1 / e_k`, where the squared distance from the centre is `V_k / e_k^2 + 1/k - 1/K`.
-Both sequences come from sums of terms of one sign, so close entries lose no digits:
-`z_1 = 0` (the maximum is subtracted) makes e_k at least as large as anything summed for it, and
-`V_k = V_{k-1} + e_k^2 / (k (k - 1))` is Welford's update.
+With `d_j` the distance of the j-th largest entry below the largest, write for the first j entries
+`m_j` for their mean distance and `V_j` for the sum of squares around it. On j entries the squared
+distance of `sparsemax(t z)` from the centre is `D_j(t) = t^2 V_j + 1/j - 1/K`. Entry j leaves at
+`t = 1 / (j (d_j - m_j))`, where `D_j` and `D_{j-1}` cross; so the distance is `min_j D_j(t)`, and
+it meets the radius at the largest `t_j = sqrt((r^2 - 1/j + 1/K) / V_j)`. Likewise the level that
+weights reach down to is the least of `1/j + t m_j`. No support has to be looked for.
+Close entries lose no digits: distances are sums of terms of one sign, and so is
+`V_j = V_{j-1} + (d_j - m_j)^2 j / (j - 1)`, Welford's update.
+
+Plain autograd gets a `Function` with a backward pass written out, for speed. Under torch.func and
+torch.compile the result is composed of what they differentiate by themselves.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from trinas.relax._rows import read, require_defined
-from trinas.relax._sorting import sort_rows
+from trinas.relax._rows import in_eager_mode, keeps, kept, read, require_defined
+from trinas.relax._sorting import depths, running_sums, sort_rows
 
 
-def _batched(x: Tensor, in_dim: int | None, size: int) -> Tensor:
-    """Put the dimension that vmap runs over first, so that it is one more batch dimension."""
-    return x.expand(size, *x.shape) if in_dim is None else x.movedim(in_dim, 0)
+def _out(like: Tensor, x: Tensor) -> Tensor | None:
+    """Return where to write what comes of `x` and shall have the layout of `like`.
+
+    None where it will have that layout anyway, and, whatever the layout, where derivatives are
+    recorded or a transform is at work.
+    """
+    if torch.is_grad_enabled() or not in_eager_mode() or x.stride() == like.stride():
+        return None
+    return torch.empty_like(like)
 
 
-def _with_signature(forward: Any) -> Any:
-    """Store a function's signature, which torch otherwise works out anew at every call."""
-    forward.__signature__ = inspect.signature(forward)
-    return forward
+class Tables(NamedTuple):
+    """Numbers that depend on the place j = 1..K alone, `[K]`.
+
+    Args:
+        steps: j.
+        inverse: 1/j.
+        pairs: j/(j - 1), 0 for the first.
+        ones: 1.
+        tiny: the smallest normal number.
+    """
+
+    steps: Tensor
+    inverse: Tensor
+    pairs: Tensor
+    ones: Tensor
+    tiny: Tensor
 
 
-class Sparsemax(Function):
-    """Euclidean projection of each row to the simplex.
+def _tables(z: Tensor) -> Tables:
+    """Return the tables for such rows."""
+    make = _kept_tables if keeps(z) else _new_tables
+    return make(z.shape[-1], z.dtype, z.device)
+
+
+def _new_tables(k: int, dtype: torch.dtype, device: torch.device) -> Tables:
+    steps = torch.arange(1, k + 1, dtype=dtype, device=device)
+    pairs = torch.where(steps > 1, steps / (steps - 1), 0.0)
+    ones = torch.ones_like(steps)
+    return Tables(steps, steps.reciprocal(), pairs, ones, ones * torch.finfo(dtype).tiny)
+
+
+_kept_tables = kept(_new_tables)
+
+
+def sparsemax_rows(z: Tensor) -> Tensor:
+    """Project each row to the simplex.
 
     The Jacobian is `I - 11'/k` on the support, 0 elsewhere.
     """
+    if in_eager_mode():
+        return Sparsemax.apply(z)
+    q = _sparsemax(z.detach()).clamp_min_(0.0)
+    moved = _centred(z, q > 0)
+    return q + (moved - moved.detach())
+
+
+def _centred(z: Tensor, on: Tensor) -> Tensor:
+    """Return z minus its mean over the entries that are `on`, 0 elsewhere."""
+    z = z - z.detach().amax(-1, keepdim=True)  # saves the digits of entries far from 0
+    mean = torch.where(on, z, 0.0).sum(-1, keepdim=True) / on.sum(-1, keepdim=True)
+    return torch.where(on, z - mean, 0.0)
+
+
+def _sparsemax(z: Tensor) -> Tensor:
+    """Return the weights before what is negative is cut off, in a layout of its own."""
+    depth = depths(z)
+    inverse = _tables(z).inverse
+    sums = running_sums(sort_rows(depth))
+    reach = torch.addcmul(inverse, sums, inverse).amin(-1, keepdim=True)
+    require_defined(z, reach)
+    return reach - depth
+
+
+class Sparsemax(Function):
+    """`sparsemax_rows` in plain autograd."""
 
     @staticmethod
-    @_with_signature
-    def forward(z: Tensor) -> Tensor:
-        """Return the weights `[..., K]`."""
-        depth = z.amax(-1, keepdim=True) - z
-        steps = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype, device=z.device)
-        # As deep as weights reach: the least of (1 + depths of the first k) / k.
-        reach = sort_rows(depth).cumsum_(-1).add_(1).div_(steps).amin(-1, keepdim=True)
-        q = torch.sub(reach, depth, out=depth).clamp_min_(0)
-        require_defined(z, q)
-        return q
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Keep the support, which is all that the derivative depends on."""
-        on = output.detach().sign()
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        """Return the weights, and keep the support: all that the derivative depends on."""
+        columns = _sparsemax(z)
+        out = _out(z, columns)
+        q = torch.clamp_min(columns, 0.0, out=out)
+        on = torch.sign(q if out is None else columns.clamp_min_(0.0))
         ctx.save_for_backward(on)
         ctx.save_for_forward(on)
+        return q
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """Apply the (symmetric) Jacobian to the incoming gradient."""
         (on,) = ctx.saved_tensors
-        g = grads[0] * on
+        g = on * grads[0]
         mean = g.sum(-1, keepdim=True) / on.sum(-1, keepdim=True)
-        return torch.addcmul(g, on, mean, value=-1)
+        return torch.addcmul(g, on, mean, value=-1, out=_out(grads[0], g))
 
     jvp = backward
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None], *args: Any) -> tuple[Tensor, int]:
-        """Treat the mapped dimension as one more batch dimension."""
-        return Sparsemax.apply(_batched(args[0], in_dims[0], info.batch_size)), 0
-
-
-# Logits closer to the top than this power of the smallest normal number are tied with it (1e-12 in
-# float32): then squared distances, and their quotients, neither underflow nor overflow.
-_CLOSE = 0.316
 
 
 class Rule(NamedTuple):
@@ -96,149 +141,198 @@ class Rule(NamedTuple):
     min_spread: float
 
 
-def _squared_radius(radius: float | Tensor, n: float | Tensor, rule: Rule) -> Any:
-    """Return r^2, or something above every possible squared distance where r reaches r_c.
+def sparsestmax_rows(z: Tensor, radius: float | Tensor, rule: Rule) -> Tensor:
+    """Project each row to the part of the simplex that is at least a radius away from its centre.
 
-    So r_c asks for a distance that no face but a vertex (or a tie) survives, which
-    rounding in r^2 alone would not guarantee.
+    The weights are sparsemax's of `t z`, t >= 1, and the Jacobian is `t (I - 11'/k - kappa p p')`
+    on the support, with `p = q - 1/k` and `kappa = 1 / ||p||^2` on the sphere, 0 off it.
     """
-    if isinstance(n, Tensor) and not isinstance(radius, Tensor):
-        radius = torch.full_like(n, radius)  # a number would make r^2 of the default dtype
-    limit = 1 - 1 / n
-    squared = radius * radius * limit if rule.share else radius * radius
-    full = squared >= limit * (1 - 2 * rule.slack)
-    return squared + 2 * full
+    if in_eager_mode():
+        return Sparsestmax.apply(z, radius, rule)[0]
+    q, t, _ = _sparsestmax(z.detach(), radius, rule)
+    centred = _centred(z, q > 0)
+    square = centred.square().sum(-1, keepdim=True)
+    moving = (t > 1) & (square > 0)
+    norm = torch.where(moving, square, 1.0).sqrt()
+    # On the sphere t is inverse to the norm.
+    moved = torch.where(moving, (t * norm).detach() / norm, t) * centred
+    if rule.min_spread > 0:
+        share = (norm.detach() / rule.min_spread).clamp_max(1.0)
+        moved = torch.where(moving, share, 1.0) * moved
+    return q + (moved - moved.detach())
 
 
-def _tables(n: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return for j = 1..K: j, 1/j, 1/(j (j - 1)) (1 for the first), and 1/n - 1/j.
+# Logits closer to the top than this power of the smallest normal number are tied with it (1e-12 in
+# float32): then squared distances, and their quotients, neither underflow nor overflow.
+_CLOSE = 0.316
 
-    The last one is exactly 0 at j = n, so that r = 0 is sparsemax.
+
+def _sparsestmax(z: Tensor, radius: float | Tensor, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights, t as the Jacobian has it, and the weights as they were computed."""
+    # Small batches pay for every call here (one more for most numbers, of which torch makes
+    # tensors), large ones for every new tensor of their size.
+    close = torch.finfo(z.dtype).tiny ** _CLOSE
+    depth = torch.threshold_(depths(z), close, 0.0)
+    tables = _tables(z)
+    e = sort_rows(depth)
+    means = running_sums(e).mul_(tables.inverse)
+    e = e.sub_(means)
+    v = running_sums(e.mul_(e).mul_(tables.pairs))
+    same = _rate_of_all(radius, rule, v, close)
+    t, rate = (same, same) if same is not None else _rate_of_each(radius, rule, v, means, z)
+    level = torch.addcmul(tables.inverse, means, t).amin(-1, keepdim=True)
+    columns = torch.addcmul(level, depth, t, value=-1)
+    out = _out(z, columns)
+    q = torch.clamp_min(columns, 0.0, out=out)
+    return q, rate, q if out is None else columns.clamp_min_(0.0)
+
+
+def _rate_of_all(radius: float | Tensor, rule: Rule, v: Tensor, close: float) -> Tensor | None:
+    """Return t, or None if any row has to be looked at more closely, or t may not be read.
+
+    That is a row with entries at -inf or no weights (V is NaN), or with a tie to be broken (V = 0).
     """
-    steps = torch.arange(1, like.shape[-1] + 1, dtype=like.dtype, device=like.device)
-    gain = (steps - n) / (steps * n)
-    return steps, steps.reciprocal(), (steps * (steps - 1)).clamp_min_(1).reciprocal_(), gain
+    if v.device.type != "cpu" or not in_eager_mode():
+        return None
+    k = v.shape[-1]
+    squared = radius * radius * (1 - 1 / k) if rule.share else radius * radius
+    make = _kept_gains if keeps(v) else _new_gains
+    gains = make(k, rule.slack, v.dtype, v.device)
+    if isinstance(squared, Tensor):
+        out = None if v.is_contiguous() else torch.empty_like(v)
+        left = torch.add(squared, gains, out=out).div_(v)
+    else:
+        left = torch.add(gains, _tables(v).ones, alpha=squared) / v
+    t = left.amax(-1, keepdim=True).clamp_min_(1.0).sqrt_()
+    total = read(t.sum())
+    return t if total is not None and total < 1 / close else None
 
 
-@lru_cache(maxsize=64)
-def _full_tables(k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keep the tables of full rows on the CPU, where small problems are all calls."""
-    return _tables(float(k), torch.empty(k, dtype=dtype, device="cpu"))
+def _rate_of_each(
+    radius: float | Tensor, rule: Rule, v: Tensor, means: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return t, and t as the Jacobian has it: 0 for a tie that is not broken, which does not move.
+
+    Raises:
+        RelaxationError: on the CPU, for a row that defines no weights.
+    """
+    require_defined(z, means)
+    free = means < math.inf  # from the first entry at -inf on, V is NaN
+    n = free.sum(-1, keepdim=True).to(v.dtype)
+    squared = radius * radius * (1 - 1 / n) if rule.share else radius * radius
+    left = _gains(n, rule.slack, _tables(v).steps) + squared
+    # Where any spread will do, V = 0 will; else it takes a t beyond that of all that is no tie.
+    left = torch.where(left > 0, left, -1.0) / v
+    beyond = 4 / torch.finfo(v.dtype).tiny ** _CLOSE
+    t2 = torch.where(free, left, 0.0).amax(-1, keepdim=True)
+    t = t2.clamp(1.0, beyond**2).sqrt_()
+    return t, torch.where(t2 < math.inf, t, 0.0)
 
 
-def _entries(sums: Tensor, z: Tensor) -> float | Tensor:
-    """Return how many entries of each row are above -inf: a number where that is known to be all.
+def _gains(n: float | Tensor, slack: float, steps: Tensor) -> Tensor:
+    """Return `1/n - 1/j`: what j entries lack at the centre of their face, squared.
+
+    Exactly 0 at j = n, so that a radius of 0 is sparsemax. At j = 1 the circumradius suffices but
+    for its error: then no face but a vertex (or a tie) is left, which rounding would not guarantee.
+    """
+    gains = (steps - n) / (steps * n)
+    return torch.where(steps > 1, gains, gains * (1 - 2 * slack))
+
+
+def _new_gains(k: int, slack: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _gains(float(k), slack, _new_tables(k, dtype, device).steps)
+
+
+_kept_gains = kept(_new_gains)
+
+
+class Face(NamedTuple):
+    """The face of the simplex that the weights are on.
 
     Args:
-        sums: of the distances below the largest, in ascending order, `[..., K]`.
-        z: the logits, to find the row if there is one that is not defined.
+        on: 1 on the support, 0 off it.
+        size: of the support.
+        p: the way from the centre of the face to the weights.
+        square: `||p||^2`, a constant on the sphere.
     """
-    extent = read(sums.sum())
-    if extent is not None and math.isfinite(extent):
-        return float(sums.shape[-1])
-    require_defined(z, sums - sums[..., :1])
-    return (sums < math.inf).sum(-1, keepdim=True).to(sums.dtype)
+
+    on: Tensor
+    size: Tensor
+    p: Tensor
+    square: Tensor
+
+
+def _face(q: Tensor) -> Face:
+    on = q.sign()
+    size = on.sum(-1, keepdim=True)
+    p = torch.addcdiv(q, on, size, value=-1)
+    # From p as it came out, so that rounding cannot make more than a projection of it.
+    return Face(on, size, p, torch.addcmul(_tables(p).tiny, p, p).sum(-1, keepdim=True))
+
+
+def _rates(t: Tensor, face: Face, min_spread: float) -> tuple[Tensor, Tensor]:
+    """Return t, at most `||p|| / min_spread` on the sphere, and `kappa t`."""
+    if min_spread == 0:
+        return t, torch.threshold(t, 1.0, 0.0) / face.square
+    kappa = torch.threshold(t.detach(), 1.0, 0.0).sign_() / face.square
+    t = torch.minimum(t, (kappa.sqrt() * min_spread).reciprocal_())
+    return t, t * kappa
+
+
+def _push(g: Tensor, face: Face, t: Tensor, min_spread: float) -> Tensor:
+    """Return `t (I - 11'/k - kappa p p') g` on the support."""
+    t, pull = _rates(t, face, min_spread)
+    own = face.on * g
+    mean = own.sum(-1, keepdim=True) / face.size
+    along = (face.p * own).sum(-1, keepdim=True)
+    level = torch.addcmul(own, face.on, mean, value=-1).mul_(t)
+    return torch.addcmul(level, face.p, along * pull, value=-1, out=_out(g, level))
+
+
+def _turn(face: Face, t: Tensor) -> Tensor:
+    """Return the derivative of t, `-kappa t^2 p`."""
+    return _rates(t, face, 0.0)[1] * t * -face.p
 
 
 class Sparsestmax(Function):
-    """Sparsemax at the temperature `1/t`, t >= 1, at which the distance from the centre is r.
+    """`sparsestmax_rows` in plain autograd.
 
-    The second output is `t` as the Jacobian has it:
-    `J = t (I - 11'/k - kappa p p')` on the support, with `p = q - 1/k` and
-    `kappa = 1 / ||p||^2` on the sphere, 0 off it. Returning t, whose own derivative is
-    `-kappa t^2 p`, makes the backward pass a differentiable function of (grad, q, t).
-    The third output is kappa, with a minus sign where t is held by `min_spread` and has
-    derivative 0.
+    The second output is t, to make the backward pass a differentiable function of (grad, q, t).
     """
 
     @staticmethod
-    @_with_signature
-    def forward(z: Tensor, radius: float | Tensor, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the weights `[..., K]`, then t and kappa `[..., 1]`."""
-        # Small batches pay for every call here, large ones for every new tensor of their size.
-        tiny = torch.finfo(z.dtype).tiny
-        close = tiny**_CLOSE
-        depth = torch.threshold_(z.amax(-1, keepdim=True) - z, close, 0.0)
-        e = sort_rows(depth)
-        sums = e.cumsum(-1)
-        n = _entries(sums, z)
-        full = isinstance(n, float)
-        steps, inverse, pairs, gain = _full_tables(int(n), z.dtype) if full else _tables(n, z)
-
-        e2 = torch.addcmul(sums, e, steps, value=-1, out=e).square_()
-        v = (e2 * pairs).cumsum_(-1).clamp_min_(tiny)
-        c2 = (gain + _squared_radius(radius, n, rule)).clamp_min_(tiny)
-        # t^2 for every size of support. The k-th entry is on while it outlives its own (a tie at
-        # the top, e = 0, always); the NaN of an entry at -inf compares as no.
-        t2 = (c2 / v).clamp_min_(1)
-        last = (e2.mul_(t2) <= 1).sum(-1, keepdim=True).sub_(1)
-        if not full:
-            last.clamp_min_(0)  # of undefined rows, which are NaN whatever it is
-
-        t2 = t2.gather(-1, last)
-        t = t2.sqrt()
-        part = inverse.take(last)
-        base = torch.addcmul(part, t * part, sums.gather(-1, last))
-        q = torch.addcmul(base, depth, t, value=-1, out=depth).clamp_min_(0)
-
-        c2 = c2.take(last) if c2.dim() == 1 else c2.gather(-1, last)
-        kappa = (t2 > 1) / c2
-        if rule.min_spread > 0:
-            floor = c2.sqrt() / rule.min_spread
-            kappa = torch.where(t > floor, -kappa, kappa)
-            t = torch.where(kappa < 0, floor, t)
-        # Pushed along no direction: a tie, which does not move.
-        t = t.masked_fill_(t2 > 8 / close**2, 0)
-        return q, t, kappa
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep the outputs; the derivatives need nothing else."""
-        ctx.mark_non_differentiable(output[2])
+    def forward(ctx: Any, z: Tensor, radius: float | Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        """Return the weights `[..., K]` and t `[..., 1]`."""
+        q, t, columns = _sparsestmax(z, radius, rule)
+        ctx.rule = rule
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*output)
-        ctx.save_for_forward(*output)
+        ctx.save_for_backward(q, t, columns)
+        ctx.save_for_forward(q, t)
+        return q, t
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         """Apply the transposed Jacobian of (q, t) to the incoming gradients."""
-        q, t, kappa = ctx.saved_tensors
+        q, t, columns = ctx.saved_tensors
+        face = _recorded_face(q) if torch.is_grad_enabled() else _face(columns)
         total: Tensor | None = None
         if grads[0] is not None:
-            total = _push(grads[0], q, t, kappa.abs())[0]
+            total = _push(grads[0], face, t, ctx.rule.min_spread)
         if grads[1] is not None:
-            on = q.detach().sign()
-            p = q - on / on.sum(-1, keepdim=True)
-            extra = -(t * t * kappa.clamp_min(0) * grads[1]) * p
+            extra = _turn(face, t) * grads[1]
             total = extra if total is None else total + extra
         return total, None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor, None]:
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
         """Apply the Jacobian of (q, t) to a tangent of z."""
-        q, t, kappa = ctx.saved_tensors
-        moved, along = _push(tangents[0], q, t, kappa.abs())
-        return moved, -(t * t * kappa.clamp_min(0)) * along, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *args: Any
-    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Treat the mapped dimension as one more batch dimension."""
-        z, radius, rule = args
-        z = _batched(z, in_dims[0], info.batch_size)
-        if isinstance(radius, Tensor):
-            radius = _batched(radius, in_dims[1], info.batch_size)
-        return Sparsestmax.apply(z, radius, rule), (0, 0, 0)
+        q, t = ctx.saved_tensors[:2]
+        face = _recorded_face(q)
+        moved = _push(tangents[0], face, t, ctx.rule.min_spread)
+        return moved, (_turn(face, t) * tangents[0]).sum(-1, keepdim=True)
 
 
-def _push(g: Tensor, q: Tensor, t: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `t (I - 11'/k - kappa p p') g` on the support, and `p'g`."""
-    on = q.detach().sign()
-    inverse = on.sum(-1, keepdim=True).reciprocal()
-    g = g * on
-    total = g.sum(-1, keepdim=True)
-    along = torch.addcmul((q * g).sum(-1, keepdim=True), total, inverse, value=-1)
-    rate = t * kappa * along
-    level = torch.addcmul(rate, t, total, value=-1) * inverse
-    return torch.addcmul(torch.addcmul(t * g, on, level), q, rate, value=-1), along
+def _recorded_face(q: Tensor) -> Face:
+    """Return the face with the derivative of p, which is all that moves."""
+    face = _face(q.detach())
+    return face._replace(p=torch.addcdiv(q, face.on, face.size, value=-1))

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
-
-import attrs
+from typing import Any, NamedTuple, TypeAlias
 
 from trinas._core.errors import RelaxationError
+from trinas.relax._rows import compiling
 
 Order: TypeAlias = Sequence[int] | Sequence[Sequence[int]]
 
 
-@attrs.frozen
-class Forest:
+class Forest(NamedTuple):
     """An order with its entries in preorder, so that every subtree is a run of positions.
 
     Args:
@@ -49,8 +47,10 @@ def read_order(order: Order, k: int) -> Forest:
             "an order is a parent array or a set of chains, not a mixture", got=order
         )
     if any(nested):
-        return _from_chains(tuple(tuple(chain) for chain in items), k)
-    return _from_parents(items, k)
+        items = tuple(tuple(chain) for chain in items)
+    read = _from_chains if any(nested) else _from_parents
+    # torch.compile, which would trace through the cache and warn, reads an order but once.
+    return read.__wrapped__(items, k) if compiling() else read(items, k)
 
 
 @lru_cache(maxsize=256)

@@ -17,26 +17,31 @@ Rolinek, 2016) for a penalty on one side only. `mu = inf` gives isotonic regress
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from trinas.relax._order import Forest
+from trinas.relax._forest import Level, Plan, nearest, net_pushes
 
 
-def nearly_isotonic(z: Tensor, forest: Forest, mu: float) -> Tensor:
+def nearly_isotonic(z: Tensor, plan: Plan, mu: float, *, whole: bool) -> Tensor:
     """Solve the problem above; a masked (-inf) entry stays, its children move to its parent.
 
     Which entries fuse and which pairs pay the full penalty is found without gradients;
     on that structure x is an affine function of z, through which autograd differentiates
     any number of times. Blocks that only touch, as equal logits do, have equal values but a
     gradient of their own.
+
+    Args:
+        z: rows.
+        plan: of the forest.
+        mu: half the strength of the penalty, or inf.
+        whole: it is known that nothing is masked.
     """
     free = z > -math.inf
     with torch.no_grad():
-        finite = torch.where(free, z, 0.0)
-        heads, over, push = _structure(finite, free, forest, mu)
+        finite = torch.where(free, z.detach(), 0.0)
+        heads, over, push = _structure(finite, free, plan, mu, whole)
         together = heads.unsqueeze(-1) == heads.unsqueeze(-2)
         size = together.sum(-1)
     sums = torch.where(together, (z + push).unsqueeze(-2), 0.0).sum(-1)
@@ -44,13 +49,13 @@ def nearly_isotonic(z: Tensor, forest: Forest, mu: float) -> Tensor:
     with torch.no_grad():
         weight = (finite.abs() + push.abs()).unsqueeze(-2)
         error = 4 * torch.finfo(z.dtype).eps * torch.where(together, weight, 0.0).sum(-1)
-        level = _levels(means, heads, over, error)
-        settled = means.gather(-1, level)
+        level = _levels(means.detach(), heads, over, error, plan)
+        settled = means.detach().gather(-1, level)
     # The value of the level (bitwise equal throughout), the derivative of the block.
     return torch.where(free, settled + (means - means.detach()), z)
 
 
-def _levels(means: Tensor, heads: Tensor, over: Tensor, error: Tensor) -> Tensor:
+def _levels(means: Tensor, heads: Tensor, over: Tensor, error: Tensor, plan: Plan) -> Tensor:
     """Return for each entry the head of the first of the blocks that its own is level with.
 
     Neighbouring blocks whose means agree in exact arithmetic differ by rounding in floating
@@ -62,87 +67,80 @@ def _levels(means: Tensor, heads: Tensor, over: Tensor, error: Tensor) -> Tensor
         heads: the first position of the block of each entry.
         over: the head of the block above that of each entry, for a root its own.
         error: how far rounding may have moved the means.
+        plan: of the forest.
     """
     above = over.gather(-1, heads)
     gap = (means - means.gather(-1, above)).abs()
     level = torch.where(gap <= error + error.gather(-1, above), above, heads)
-    for _ in range(means.shape[-1].bit_length()):  # along a path, in steps that double
-        level = level.gather(-1, level)
-    return level
+    return _to_the_end(level, plan)
 
 
-def _structure(z: Tensor, free: Tensor, forest: Forest, mu: float) -> tuple[Tensor, Tensor, Tensor]:
+def _to_the_end(links: Tensor, plan: Plan) -> Tensor:
+    """Follow links up paths to where they end, in steps that double."""
+    for _ in range((plan.depth - 1).bit_length()):
+        links = links.gather(-1, links)
+    return links
+
+
+def _structure(
+    z: Tensor, free: Tensor, plan: Plan, mu: float, whole: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the head of each entry's block, the one above it, and what penalties add to z.
 
     Heads are positions; the one above is that of the nearest unmasked entry's block, for a root
     the entry itself.
     """
-    lo, hi, x = _intervals(z, free, forest, mu)
-    heads: list[Tensor] = []
-    over: list[Tensor] = []
-    above: list[Tensor] = []  # the nearest unmasked value at or above each position
-    paying: list[Tensor] = []
-    for at, parent in enumerate(forest.parents):
-        on, own = free[..., at], torch.full_like(z[..., at], at, dtype=torch.long)
-        # Above a root is +inf, with which nothing fuses.
-        x_p = above[parent] if parent >= 0 else torch.full_like(z[..., at], math.inf)
-        head_p = heads[parent] if parent >= 0 else own
-        fused = (lo[..., at] < x_p) & (x_p < hi[..., at])
-        over.append(head_p)
-        # A masked entry only passes on what is above it. (A masked root passes itself on; nothing
-        # is level with its -inf.)
-        heads.append(torch.where(fused | ~on, head_p, own))
-        above.append(torch.where(on, x[..., at], x_p))
-        paying.append((on & (x_p <= lo[..., at])).to(z.dtype))
-    places = torch.arange(len(heads), device=z.device)
-    block = torch.where(free, torch.stack(heads, -1), places)
-    push = net_pushes(paying, free, forest)
-    push = torch.zeros_like(z) if math.isinf(mu) else -mu * push
-    return block, torch.stack(over, -1), push
+    lo, hi, x = _intervals(z, free, plan, mu)
+    near = nearest(free, plan, whole=whole)
+    # Above a root is +inf, with which nothing fuses and to which nothing is paid.
+    x_p = torch.where(near.found, x.gather(-1, near.place), math.inf)
+    places = torch.arange(z.shape[-1], device=z.device)
+    fused = free & (lo < x_p) & (x_p < hi)
+    heads = _to_the_end(torch.where(fused, near.place, places), plan)
+    over = torch.where(near.found, heads.gather(-1, near.place), places)
+    if mu == math.inf:
+        return heads, over, torch.zeros_like(z)
+    return heads, over, -mu * net_pushes((x_p <= lo).to(z.dtype), near)
 
 
-def net_pushes(paying: Sequence[Tensor], free: Tensor, forest: Forest) -> Tensor:
-    """Return for each position what it pays as second of a pair minus what it is paid as first.
-
-    Args:
-        paying: per position, what it pays to the nearest unmasked position above.
-        free: which entries are not masked, `[..., K]`.
-        forest: the order.
-    """
-    k = len(forest.parents)
-    from_below: list[Tensor] = [torch.zeros_like(free[..., 0], dtype=torch.float)] * k
-    net = from_below.copy()
-    for at in reversed(range(k)):
-        parent, pays = forest.parents[at], paying[at] * free[..., at]
-        net[at] = pays - from_below[at]
-        if parent >= 0:
-            passed = torch.where(free[..., at], pays, from_below[at])
-            from_below[parent] = from_below[parent] + passed
-    return torch.stack(net, -1)
-
-
-def _intervals(z: Tensor, free: Tensor, forest: Forest, mu: float) -> tuple[Tensor, Tensor, Tensor]:
+def _intervals(z: Tensor, free: Tensor, plan: Plan, mu: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return lo, hi and the solution x; at masked entries lo = -inf, hi = +inf, x is arbitrary."""
-    lo, hi = z - mu, z.clone()
-    a, b = torch.where(free, lo, z), z.clone()  # masked: an interval of length 0 counts for nothing
-    for at in reversed(range(len(forest.sizes))):
-        below = slice(at + 1, at + forest.sizes[at])
-        if forest.sizes[at] > 1:
-            # Relative to z_v: exact zeros where nothing below wants to rise above it.
-            start = z[..., at : at + 1]
-            from_lo, from_hi = _solve(a[..., below] - start, b[..., below] - start, mu)
-            lo[..., at], hi[..., at] = z[..., at] + from_lo, z[..., at] + from_hi
-            a[..., at] = torch.where(free[..., at], lo[..., at], a[..., at])
-            b[..., at] = torch.where(free[..., at], hi[..., at], b[..., at])
-        on = free[..., at]
-        lo[..., at] = torch.where(on, lo[..., at], -math.inf)
-        hi[..., at] = torch.where(on, hi[..., at], math.inf)
-        if forest.sizes[at] > 1:
-            # x_u as a function of what is above: first clamped for v, then for u.
-            a_u, b_u = a[..., below].clone(), b[..., below].clone()
-            a[..., below] = lo[..., at : at + 1].clamp(a_u, b_u)
-            b[..., below] = hi[..., at : at + 1].clamp(a_u, b_u)
+    # Masked: an interval of length 0 counts for nothing.
+    a, b = torch.where(free, z - mu, z), z.clone()
+    lo, hi = torch.where(free, z - mu, -math.inf), torch.where(free, z, math.inf)
+    for level in plan.levels:
+        top, on = z.index_select(-1, level.at), free.index_select(-1, level.at)
+        each = (top.shape[-1], -1)
+        a_u = a.index_select(-1, level.below).unflatten(-1, each)
+        b_u = b.index_select(-1, level.below).unflatten(-1, each)
+        # Relative to z_v: exact zeros where nothing below wants to rise above it.
+        a_v, b_v = a_u - top.unsqueeze(-1), b_u - top.unsqueeze(-1)
+        if level.inside is not None:
+            a_v, b_v = torch.where(level.inside, a_v, 0.0), torch.where(level.inside, b_v, 0.0)
+        from_lo, from_hi = _solve(a_v, b_v, mu)
+        from_lo, from_hi = top + from_lo, top + from_hi
+        a = _put(a, level.at, torch.where(on, from_lo, top))
+        b = _put(b, level.at, torch.where(on, from_hi, top))
+        from_lo = torch.where(on, from_lo, -math.inf)
+        from_hi = torch.where(on, from_hi, math.inf)
+        lo, hi = _put(lo, level.at, from_lo), _put(hi, level.at, from_hi)
+        # x_u as a function of what is above: first clamped for v, then for u.
+        a = _put_below(a, level, from_lo.unsqueeze(-1).clamp(a_u, b_u))
+        b = _put_below(b, level, from_hi.unsqueeze(-1).clamp(a_u, b_u))
     return lo, hi, b
+
+
+def _put(x: Tensor, at: Tensor, values: Tensor) -> Tensor:
+    """Return x with the values `[..., L]` at the positions `[L]`."""
+    return x.scatter(-1, at.expand_as(values), values)
+
+
+def _put_below(x: Tensor, level: Level, values: Tensor) -> Tensor:
+    """Return x with the values `[..., L, n]` at the positions below those of a level."""
+    values = values.flatten(-2)
+    if level.picks is not None:
+        values = values.index_select(-1, level.picks)
+    return _put(x, level.places, values)
 
 
 def _solve(a: Tensor, b: Tensor, mu: float) -> tuple[Tensor, Tensor]:
@@ -154,7 +152,7 @@ def _solve(a: Tensor, b: Tensor, mu: float) -> tuple[Tensor, Tensor]:
     at_a = _slope_sum(a, a, b)
     at_b = _slope_sum(b, a, b)
     high = _on_piece(a, b, at_a, at_b, 0.0)
-    low = torch.full_like(high, -math.inf) if math.isinf(mu) else _on_piece(a, b, at_a, at_b, -mu)
+    low = torch.full_like(high, -math.inf) if mu == math.inf else _on_piece(a, b, at_a, at_b, -mu)
     return low, high
 
 

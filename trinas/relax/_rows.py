@@ -6,6 +6,8 @@ Shapes: `z` is `[..., K]` once its choice dimension is last; K is the number of 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,11 @@ from trinas._core.errors import RelaxationError
 
 # Sums of a few weights are not safe in these; everything is computed in float32 instead.
 _NARROW = (torch.float16, torch.bfloat16)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# Results that `kept` keeps of one function.
+_MOST = 64
 
 
 def to_rows(z: Tensor, dim: int) -> Tensor:
@@ -46,13 +53,63 @@ def from_rows(q: Tensor, like: Tensor, dim: int) -> Tensor:
     return q if dim in (-1, like.dim() - 1) else q.movedim(-1, dim)
 
 
+def compiling() -> bool:
+    """Whether this runs to be traced: by torch.compile or torch.export."""
+    return torch.compiler.is_compiling()
+
+
+def in_eager_mode() -> bool:
+    """Whether this runs neither to be traced nor under a transform of torch.func."""
+    # There is no public way to ask for transforms.
+    return not (compiling() or torch._C._are_functorch_transforms_active())
+
+
+def keeps(like: Tensor) -> bool:
+    """Whether constants for work on `like` may be kept, and kept ones used.
+
+    Not while compiling, and not beside tensors that only stand for others.
+    """
+    return type(like) in (Tensor, torch.nn.Parameter) and not compiling()
+
+
+def kept(make: Callable[P, R]) -> Callable[P, R]:
+    """Return `make`, keeping its results, which hold tensors, by its (positional) arguments.
+
+    Those made under a transform are not kept, because they do not outlive it.
+    """
+    results: dict[Any, R] = {}
+
+    def call(*key: P.args, **none: P.kwargs) -> R:
+        found = results.get(key)
+        if found is None:
+            with torch.inference_mode(mode=False):  # or autograd would refuse them elsewhere
+                found = make(*key, **none)
+            if in_eager_mode():
+                if len(results) >= _MOST:
+                    results.clear()
+                results[key] = found
+        return found
+
+    return call
+
+
+def as_tensor(number: float, like: Tensor) -> Tensor:
+    """Return a number as a tensor `[]` that can be computed with beside `like`.
+
+    By arithmetic: torch.compile takes a number that changes for a constant anywhere else, and
+    would compile anew for every value.
+    """
+    dtype = torch.float32 if like.dtype in _NARROW else like.dtype
+    return torch.zeros((), dtype=dtype, device=like.device) + number
+
+
 def read(number: Tensor) -> float | None:
     """Return the value of a one-element tensor, or None where reading it is not to be done.
 
     It is not done on an accelerator (the host would wait for the device), while a graph is
     being compiled, and inside `torch.func.vmap`, which has no single value to give.
     """
-    if number.device.type != "cpu" or torch.compiler.is_compiling():
+    if number.device.type != "cpu" or compiling():
         return None
     try:
         return number.item()
@@ -60,12 +117,17 @@ def read(number: Tensor) -> float | None:
         return None
 
 
+def known(number: float | Tensor) -> float | None:
+    """Return a number, or the value of a tensor `[]` where that may be read, else None."""
+    return read(number) if isinstance(number, Tensor) else number
+
+
 def require_defined(z: Tensor, probe: Tensor) -> None:
     """Raise for the first row of logits that defines no weights, where that may be read.
 
     Args:
         z: logits `[..., K]`.
-        probe: `[..., n]` with n >= 1, NaN throughout exactly the rows that are undefined.
+        probe: `[..., n]` with n >= 1, its first NaN or infinite in exactly the undefined rows.
 
     Raises:
         RelaxationError: see `reject_rows`.

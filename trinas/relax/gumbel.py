@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from trinas._core.errors import RelaxationError
-from trinas.relax._rows import from_rows, require_defined, to_rows
+from trinas.relax._rows import from_rows, known, require_defined, to_rows
 
 
 def gumbel_softmax(
     z: Tensor,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     hard: bool = True,
     generator: torch.Generator | None = None,
     dim: int = -1,
@@ -29,7 +29,7 @@ def gumbel_softmax(
 
     Args:
         z: logits, any shape, K >= 1 entries along `dim`. -inf is never drawn.
-        temperature: above 0.
+        temperature: above 0; a number or a tensor `[]`.
         hard: return the one-hot vector of the largest `y_i` (ties: one of them), exactly 0 and 1,
             with the gradient of y (straight-through); else y itself.
         generator: where the noise comes from, on the device of `z`; None is torch's global one.
@@ -68,8 +68,8 @@ def gumbel_softmax(
     return from_rows(y, z, dim)
 
 
-def check_temperature(temperature: float) -> float:
-    """Return `temperature` if it can divide logits.
+def check_temperature(temperature: float | Tensor) -> float | Tensor:
+    """Return `temperature` if it can divide logits, or is a tensor that is not to be read.
 
     Raises:
         RelaxationError: it is not a positive, finite number.
@@ -77,10 +77,11 @@ def check_temperature(temperature: float) -> float:
     >>> check_temperature(0.5)
     0.5
     """
-    if not 0 < temperature < math.inf:
+    value = known(temperature)
+    if value is not None and not 0 < value < math.inf:
         raise RelaxationError(
             "a temperature is a positive, finite number",
-            got=temperature,
+            got=value,
             fix="For one-hot weights use hard=True at any temperature.",
         )
     return temperature

@@ -16,7 +16,7 @@ from trinas._core.errors import RelaxationError
 from trinas.relax._order import Order
 from trinas.relax.gumbel import check_temperature, gumbel_softmax
 from trinas.relax.ordered import check_strength, form_named, sort_outside
-from trinas.relax.schedule import Exponential, Linear, Schedule, as_schedule
+from trinas.relax.schedule import Exponential, Linear, Schedule, as_schedule, value_at
 from trinas.relax.simplex import check_min_spread, project_outside, softmax, sparsemax
 
 # Defaults: the paper's linear growth of the radius, and a cooling as in Gumbel-based search.
@@ -50,7 +50,7 @@ class Relaxation(nn.Module, abc.ABC):
         self,
         logits: Tensor,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -58,7 +58,8 @@ class Relaxation(nn.Module, abc.ABC):
 
         Args:
             logits: `[..., K]`.
-            progress: the share of the search that is done, in [0, 1]; for schedules.
+            progress: the share of the search that is done, in [0, 1], a number or a tensor `[]`;
+                for schedules.
             order: what comes before what among the entries; for sorted relaxations.
             generator: the source of noise; for stochastic relaxations.
         """
@@ -75,7 +76,7 @@ class Softmax(Relaxation):
         self,
         logits: Tensor,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -96,7 +97,7 @@ class Sparsemax(Relaxation):
         self,
         logits: Tensor,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -134,12 +135,14 @@ class Sparsestmax(Relaxation):
         self,
         logits: Tensor,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return `sparsestmax(logits, r)` with the radius of `progress`."""
-        return project_outside(logits, self.radius(progress), -1, self.min_spread, share=True)
+        return project_outside(
+            logits, value_at(self.radius, progress), -1, self.min_spread, share=True
+        )
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -184,7 +187,7 @@ class SortedSparsestmax(Relaxation):
         self,
         logits: Tensor,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -198,7 +201,7 @@ class SortedSparsestmax(Relaxation):
             )
         return sort_outside(
             logits,
-            self.radius(progress),
+            value_at(self.radius, progress),
             order,
             self.strength,
             self.form,
@@ -243,12 +246,13 @@ class GumbelSoftmax(Relaxation):
         self,
         logits: Tensor,
         *,
-        progress: float = 1.0,
+        progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return `gumbel_softmax(logits, ...)` at the temperature of `progress`."""
-        return gumbel_softmax(logits, self.temperature(progress), self.hard, generator)
+        temperature = value_at(self.temperature, progress)
+        return gumbel_softmax(logits, temperature, self.hard, generator)
 
     def extra_repr(self) -> str:
         """Show the settings."""

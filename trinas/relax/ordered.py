@@ -22,9 +22,10 @@ from torch import Tensor
 
 from trinas._core.errors import RelaxationError
 from trinas._core.registry import Registry
-from trinas.relax._order import Forest, Order, read_order
-from trinas.relax._prox import nearly_isotonic, net_pushes
-from trinas.relax._rows import require_defined, to_rows
+from trinas.relax._forest import Plan, in_original_order, in_preorder, nearest, net_pushes, plan
+from trinas.relax._order import Order, read_order
+from trinas.relax._prox import nearly_isotonic
+from trinas.relax._rows import read, require_defined, to_rows
 from trinas.relax.simplex import project_outside
 
 
@@ -110,8 +111,9 @@ def sort_outside(
     move = _FORMS[form]
 
     def prepare(rows: Tensor) -> Tensor:
-        forest = read_order(order, rows.shape[-1])
-        return _original(move(_preorder(_below_top(rows), forest), forest, strength), forest)
+        forest = plan(read_order(order, rows.shape[-1]), rows)
+        rows, whole = _below_top(rows)
+        return in_original_order(move(in_preorder(rows, forest), forest, strength, whole), forest)
 
     return project_outside(z, radius, dim, min_spread, share=share, prepare=prepare)
 
@@ -142,10 +144,11 @@ def order_penalty(logits: Tensor, order: Order, dim: int = -1) -> Tensor:
     tensor(0.5000)
     """
     rows = to_rows(logits, dim)
-    forest = read_order(order, rows.shape[-1])
-    rows = _preorder(_below_top(rows), forest)
+    forest = plan(read_order(order, rows.shape[-1]), rows)
+    rows, whole = _below_top(rows)
+    rows = in_preorder(rows, forest)
     free = rows > -math.inf
-    total = (torch.where(free, rows, 0.0) * _pair_counts(free, forest)).sum(-1)
+    total = (torch.where(free, rows, 0.0) * _pair_counts(free, forest, whole)).sum(-1)
     return total.to(logits.dtype)
 
 
@@ -180,55 +183,47 @@ def form_named(form: str) -> str:
     return form
 
 
-def _below_top(rows: Tensor) -> Tensor:
-    """Subtract the largest logit of each row, on which nothing here depends but the rounding."""
+def _below_top(rows: Tensor) -> tuple[Tensor, bool]:
+    """Subtract the largest logit of each row, on which nothing here depends but the rounding.
+
+    Returns:
+        The rows, and whether it is known that none of their entries is masked.
+
+    Raises:
+        RelaxationError: (CPU) a row defines no weights.
+    """
     top = rows.detach().amax(-1, keepdim=True)
-    require_defined(rows, top - top)
-    return rows - top
+    below = rows - top
+    total = read(below.detach().sum())
+    if total is not None and math.isfinite(total):
+        return below, True
+    require_defined(rows, top)
+    return below, False
 
 
-def _preorder(rows: Tensor, forest: Forest) -> Tensor:
-    """Sort the entries as the forest has them (by views: an index would be sent to the device)."""
-    if forest.entries == tuple(range(len(forest.entries))):
-        return rows
-    return torch.stack([rows[..., entry] for entry in forest.entries], -1)
-
-
-def _original(rows: Tensor, forest: Forest) -> Tensor:
-    """Undo `_preorder`."""
-    if forest.entries == tuple(range(len(forest.entries))):
-        return rows
-    places = sorted(range(len(forest.entries)), key=forest.entries.__getitem__)
-    return torch.stack([rows[..., place] for place in places], -1)
-
-
-def _pair_counts(free: Tensor, forest: Forest) -> Tensor:
+def _pair_counts(free: Tensor, forest: Plan, whole: bool) -> Tensor:
     """Return how often each unmasked position comes second in a pair minus how often first."""
-    below: list[Tensor] = []  # whether an unmasked position is above this one
-    counts: list[Tensor] = []
-    for at, parent in enumerate(forest.parents):
-        if parent < 0:
-            below.append(torch.zeros_like(free[..., at]))
-        else:
-            below.append(below[parent] | free[..., parent])
-        counts.append(below[at] * float(forest.times[at]))
-    return net_pushes(counts, free, forest)
+    if whole:
+        return forest.net
+    return net_pushes(forest.times, nearest(free, forest, whole=whole))
 
 
-_FORMS: Registry[Callable[[Tensor, Forest, float], Tensor]] = Registry("form of sorted sparsestmax")
+_FORMS: Registry[Callable[[Tensor, Plan, float, bool], Tensor]] = Registry(
+    "form of sorted sparsestmax"
+)
 
 
 @_FORMS.register("linear")
-def _linear(z: Tensor, forest: Forest, strength: float) -> Tensor:
-    return z - strength / 2 * _pair_counts(z > -math.inf, forest).to(z.dtype)
+def _linear(z: Tensor, forest: Plan, strength: float, whole: bool) -> Tensor:
+    return z - strength / 2 * _pair_counts(z > -math.inf, forest, whole)
 
 
 @_FORMS.register("hinge")
-def _hinge(z: Tensor, forest: Forest, strength: float) -> Tensor:
-    return nearly_isotonic(z, forest, strength / 2)
+def _hinge(z: Tensor, forest: Plan, strength: float, whole: bool) -> Tensor:
+    return nearly_isotonic(z, forest, strength / 2, whole=whole)
 
 
 @_FORMS.register("strict")
-def _strict(z: Tensor, forest: Forest, strength: float) -> Tensor:
+def _strict(z: Tensor, forest: Plan, strength: float, whole: bool) -> Tensor:
     del strength  # the limit of any
-    return nearly_isotonic(z, forest, math.inf)
+    return nearly_isotonic(z, forest, math.inf, whole=whole)

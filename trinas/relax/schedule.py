@@ -1,18 +1,24 @@
 """Numbers that change during a search: functions of the share of it that is done.
 
 A schedule is any callable from progress in [0, 1] to a number. Those here are frozen values:
-comparable, printable, picklable.
+comparable, printable, picklable. They also take progress as a tensor `[]` and then return one,
+so that a compiled training step need not be compiled anew, nor a captured one captured, as
+the search goes on.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias, overload
 
 import attrs
+import torch
+from torch import Tensor
 
 from trinas._core.errors import RelaxationError
+from trinas.relax._rows import known
 
 Schedule: TypeAlias = Callable[[float], float]
 
@@ -45,26 +51,44 @@ def _fraction(instance: object, attribute: attrs.Attribute[float], value: float)
         )
 
 
-def check_progress(progress: float) -> float:
-    """Return `progress` if it is a share of the search.
+def check_progress(progress: float | Tensor) -> None:
+    """Refuse what is no share of the search, where that may be read.
 
     Raises:
         RelaxationError: it is not in [0, 1].
 
     >>> check_progress(0.5)
-    0.5
     """
-    if not 0 <= progress <= 1:
+    value = known(progress)
+    if value is not None and not 0 <= value <= 1:
         raise RelaxationError(
             "progress is the share of the search that is done, in [0, 1]",
-            got=progress,
+            got=value,
             fix="Divide the step by the number of steps.",
         )
-    return progress
+
+
+class _Rule(abc.ABC):
+    """What is called with progress, a number or a tensor."""
+
+    @overload
+    def __call__(self, progress: float) -> float: ...
+
+    @overload
+    def __call__(self, progress: Tensor) -> float | Tensor: ...
+
+    def __call__(self, progress: Any) -> Any:
+        """Return the value at `progress` in [0, 1]."""
+        check_progress(progress)
+        return self._at(progress)
+
+    @abc.abstractmethod
+    def _at(self, progress: Any) -> Any:
+        """Return the value at a valid `progress`."""
 
 
 @attrs.frozen
-class Constant:
+class Constant(_Rule):
     """The same value throughout.
 
     >>> Constant(0.5)(0.9)
@@ -73,15 +97,15 @@ class Constant:
 
     value: float = attrs.field(validator=_finite)
 
-    def __call__(self, progress: float) -> float:
-        """Return the value at `progress` in [0, 1]."""
-        check_progress(progress)
+    def _at(self, progress: Any) -> Any:
         return self.value
 
 
 @attrs.frozen
-class Linear:
+class Linear(_Rule):
     """From `start` to `end` in a straight line, waiting at `start` for the share `warmup`.
+
+    Exactly `end` at 1.
 
     >>> rule = Linear(0.0, 1.0, warmup=0.5)
     >>> rule(0.4), rule(0.75), rule(1.0)
@@ -92,14 +116,15 @@ class Linear:
     end: float = attrs.field(validator=_finite)
     warmup: float = attrs.field(default=0.0, validator=_fraction)
 
-    def __call__(self, progress: float) -> float:
-        """Return the value at `progress` in [0, 1]; exactly `end` at 1."""
-        share = max(0.0, check_progress(progress) - self.warmup) / (1 - self.warmup)
+    def _at(self, progress: Any) -> Any:
+        begun = progress - self.warmup
+        begun = begun.clamp_min(0.0) if isinstance(begun, Tensor) else max(0.0, begun)
+        share = begun / (1 - self.warmup)
         return self.start * (1 - share) + self.end * share
 
 
 @attrs.frozen
-class Exponential:
+class Exponential(_Rule):
     """From `start` to `end` by a constant factor per step; both positive.
 
     >>> Exponential(4.0, 1.0)(0.5)
@@ -109,14 +134,12 @@ class Exponential:
     start: float = attrs.field(validator=_positive)
     end: float = attrs.field(validator=_positive)
 
-    def __call__(self, progress: float) -> float:
-        """Return the value at `progress` in [0, 1]."""
-        share = check_progress(progress)
-        return self.start ** (1 - share) * self.end**share
+    def _at(self, progress: Any) -> Any:
+        return self.start ** (1 - progress) * self.end**progress
 
 
 @attrs.frozen
-class Cosine:
+class Cosine(_Rule):
     """From `start` to `end` along half a cosine: slow at both ends, fastest in the middle.
 
     >>> Cosine(1.0, 0.0)(0.0), Cosine(1.0, 0.0)(1.0)
@@ -126,10 +149,20 @@ class Cosine:
     start: float = attrs.field(validator=_finite)
     end: float = attrs.field(validator=_finite)
 
-    def __call__(self, progress: float) -> float:
-        """Return the value at `progress` in [0, 1]."""
-        share = (1 - math.cos(math.pi * check_progress(progress))) / 2
+    def _at(self, progress: Any) -> Any:
+        cos = torch.cos if isinstance(progress, Tensor) else math.cos
+        share = (1 - cos(math.pi * progress)) / 2
         return self.start * (1 - share) + self.end * share
+
+
+def value_at(schedule: Schedule, progress: float | Tensor) -> float | Tensor:
+    """Return the value of a schedule, which has to take a tensor only if it is given one.
+
+    >>> value_at(Linear(0.0, 2.0), 0.5), value_at(Linear(0.0, 2.0), torch.tensor(0.5))
+    (1.0, tensor(1.))
+    """
+    call: Callable[[Any], Any] = schedule
+    return call(progress)
 
 
 def as_schedule(value: float | Schedule) -> Schedule:

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from trinas._core.errors import RelaxationError
-from trinas.relax._functions import Rule, Sparsemax, Sparsestmax
-from trinas.relax._rows import from_rows, read, require_defined, to_rows
+from trinas.relax._functions import Rule, sparsemax_rows, sparsestmax_rows
+from trinas.relax._rows import as_tensor, compiling, from_rows, read, require_defined, to_rows
 
 
 def softmax(z: Tensor, dim: int = -1) -> Tensor:
@@ -82,7 +82,7 @@ def sparsemax(z: Tensor, dim: int = -1) -> Tensor:
     >>> sparsemax(torch.tensor([1.0, 0.5, -1.0]))
     tensor([0.7500, 0.2500, 0.0000])
     """
-    return from_rows(Sparsemax.apply(to_rows(z, dim)), z, dim)
+    return from_rows(sparsemax_rows(to_rows(z, dim)), z, dim)
 
 
 def circumradius(k: int) -> float:
@@ -181,20 +181,15 @@ def project_outside(
     if isinstance(radius, Tensor):
         eps = max(eps, torch.finfo(radius.dtype).eps) if radius.is_floating_point() else eps
         radius = _radius_rows(radius.detach(), z, dim).to(rows.dtype)
-        bounds = [read(bound) for bound in radius.aminmax()] if radius.numel() else []
-    else:
-        bounds = [radius]
-    limit = 1.0 if share else circumradius(rows.shape[-1])
-    for value in bounds:
-        # The radius may have been through float32 whatever its type now.
-        if value is not None and not 0 <= value <= limit * (1 + max(2 * eps, 1e-6)):
-            _reject_radius(value, rows.shape[-1], share)
+    elif compiling():
+        radius = as_tensor(radius, rows)  # or its value would be part of what is compiled
+    _check_radius(radius, rows.shape[-1], share, max(2 * eps, 1e-6))
     if prepare is not None:
         rows = prepare(rows)
     if not isinstance(radius, Tensor) and radius == 0:
-        q = Sparsemax.apply(rows)
+        q = sparsemax_rows(rows)
     else:
-        q = Sparsestmax.apply(rows, radius, Rule(share, 2 * eps, min_spread))[0]
+        q = sparsestmax_rows(rows, radius, Rule(share, 2 * eps, min_spread))
     return from_rows(q, z, dim)
 
 
@@ -217,13 +212,29 @@ def _radius_rows(radius: Tensor, z: Tensor, dim: int) -> Tensor:
     shape = list(z.shape)
     shape[dim] = 1
     try:
-        return radius.broadcast_to(shape).movedim(dim, -1)
+        radius = radius if list(radius.shape) == shape else radius.broadcast_to(shape)
     except RuntimeError:
         raise RelaxationError(
             "a radius tensor broadcasts against the logits with dim reduced to 1",
             got=f"shape {tuple(radius.shape)}",
             fix=f"It must broadcast to {tuple(shape)}.",
         ) from None
+    return radius if dim in (-1, z.dim() - 1) else radius.movedim(dim, -1)
+
+
+def _check_radius(radius: float | Tensor, k: int, share: bool, slack: float) -> None:
+    """Refuse a radius out of its range where that may be read."""
+    if compiling():
+        return
+    if isinstance(radius, Tensor):
+        bounds = [read(bound) for bound in radius.aminmax()] if radius.numel() else []
+    else:
+        bounds = [radius]
+    limit = 1.0 if share else circumradius(k)
+    for value in bounds:
+        # The radius may have been through float32 whatever its type now.
+        if value is not None and not 0 <= value <= limit * (1 + slack):
+            _reject_radius(value, k, share)
 
 
 def _reject_radius(value: float, k: int, share: bool) -> None:

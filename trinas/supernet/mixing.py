@@ -32,6 +32,34 @@ def weighted_sum(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
     return _plain(weights, xs)
 
 
+def unit_product(weight: Tensor, x: Tensor) -> Tensor:
+    """``weight * x`` for a weight that is 1: `x` as it is, with both gradients of a product."""
+    return _UnitProduct.apply(weight, x)
+
+
+class _UnitProduct(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        weight, x = ctx.saved_tensors
+        for_weight = _inner(grad, x).to(weight.dtype) if ctx.needs_input_grad[0] else None
+        for_x = None
+        if ctx.needs_input_grad[1]:
+            # As a product only where the weight is differentiated once more.
+            for_x = grad * weight.to(grad.dtype) if torch.is_grad_enabled() else grad
+        return for_weight, for_x
+
+
 def _plain(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
     total = xs[0] * weights[0]
     for weight, x in zip(weights[1:], xs[1:]):

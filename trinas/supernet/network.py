@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trinas._core.errors import GraphError, ShapeError
 from trinas.graph import Graph
+from trinas.space.values import Var
 from trinas.supernet.again import Again
 from trinas.supernet.compiled import Compiled
 from trinas.supernet.mixture import Mixture
@@ -63,12 +64,13 @@ class Network(nn.Module):
         graph: the graph.
         layers: the modules, named by the nodes of the graph.
         plan: the order of work.
+        widths: the searched widths.
         joint_widths: what the joint settings of the widths come to, for masks.
         skip: whether branches of weight zero are left out (default); results and
             gradients are the same either way (see `Mixture.from_weights`).
         checkpoint: whether backward computes what a choice is made of a second time instead
             of keeping it: memory falls to about one tensor a choice, and a step takes about
-            a third longer. Results are the same; off by default.
+            half as long again. Results are the same; off by default.
         compiled: the compiled parts, see `compile`.
         channels_last: whether feature maps lie in memory channels last (default), as the
             kernels for convolutions, pooling and normalisation like them best. Set it
@@ -85,6 +87,11 @@ class Network(nn.Module):
         self.compiled: Compiled | None = None
         self.plan = Plan(graph)
         self.joint_widths = JointWidths()
+        self.widths = [
+            Var(path, tuple(int(option) for option in decision.options))
+            for path, decision in graph.decisions.items()
+            if decision.kind == "width"
+        ]
         for step in self.plan.steps:
             if step.operation is not None and step.key not in self.layers:
                 self.layers.put(step.key, step.operation.build(step.x, step.y))
@@ -168,7 +175,9 @@ class Network(nn.Module):
         other widths compile nothing new, once each form was met: either side cut or full,
         and both sides equally wide or not.
 
-        Works on the first calls; masks (soft widths) run as they are.
+        Compilation takes place in the first calls; masks (soft widths) run as they are.
+        Where searched widths change, torch 2.13's default backend can stop at an assertion
+        about strides; graph capture itself is sound.
 
         Args:
             options: for `torch.compile`, besides ``dynamic=True`` and ``fullgraph=True``:

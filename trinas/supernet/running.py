@@ -17,7 +17,7 @@ from trinas.graph import Graph
 from trinas.ops import Operation
 from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.compiled import Compiled, merged
-from trinas.supernet.mixing import weighted_sum
+from trinas.supernet.mixing import unit_product, weighted_sum
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Block, Live, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices
@@ -33,6 +33,7 @@ class Runnable(Protocol):
     """What a pass needs of a network."""
 
     graph: Graph
+    widths: Sequence[Var]
     joint_widths: JointWidths
     compiled: Compiled | None
 
@@ -61,10 +62,8 @@ class Run:
         if mixture.widths is None:
             self._cuts = self._masks = Masks(network.graph, mixture, network.joint_widths)
         else:
-            widths: dict[Symbol, Value] = {
-                Var(path, _numbers(network.graph, path)): count
-                for path, count in mixture.widths.items()
-            }
+            chosen = mixture.widths
+            widths: dict[Symbol, Value] = {w: chosen[w.path] for w in network.widths}
             self._cuts = Slices(widths, device)
 
     @functools.cached_property
@@ -162,6 +161,8 @@ class Run:
         if len(inputs) == 1 and not mixture.weights.requires_grad:
             value = mixture.host[live.slots[0]]
             return inputs[0] if value == 1.0 else inputs[0] * value
+        if len(inputs) == 1 and mixture.host[live.slots[0]] == 1.0:
+            return unit_product(self._weights[live.slots[0]], inputs[0])
         # What does not take part is here because nothing is skipped; its gradient is that
         # of what is.
         weights = [
@@ -169,10 +170,6 @@ class Run:
             for slot in live.slots
         ]
         return weighted_sum(weights, inputs)
-
-
-def _numbers(graph: Graph, path: str) -> tuple[int, ...]:
-    return tuple(int(option) for option in graph.decisions[path].options)
 
 
 def _note(error: Exception, step: Step) -> None:

@@ -42,6 +42,7 @@ class Supernet(nn.Module):
         self.architecture = architecture
         self._kept_inputs = KeptInputs(network.graph)
         self._progress = 0.0
+        self._last: tuple[Genotype, torch.device, Mixture] | None = None
         self._left = bytearray(b"\1" * network.graph.slots)
 
     @property
@@ -94,10 +95,18 @@ class Supernet(nn.Module):
                 fix="Validate it with Genotype.of(net.graph, ...).",
             )
         if isinstance(at, Genotype):
-            at = Mixture.of(at, torch.empty(0, device=self.architecture.device))
+            at = self._mixture_of(at)
         if widths is not None:
             at = at.with_widths(widths)
         return self.network(x, at)
+
+    def _mixture_of(self, genotype: Genotype) -> Mixture:
+        """Its mixture; that of the last one is kept, since one is run many times."""
+        device = self.architecture.device
+        if self._last is None or self._last[0] is not genotype or self._last[1] != device:
+            mixture = Mixture.of(genotype, torch.empty(0, device=device))
+            self._last = (genotype, device, mixture)
+        return self._last[2]
 
     def mixture(
         self,
