@@ -26,8 +26,8 @@ BENCHMARKS = (
     "sparsity",
     "memory",
     "merging",
-    "compilation",
     "accelerator",
+    "compilation",
 )
 
 
