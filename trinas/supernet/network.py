@@ -87,7 +87,7 @@ class Network(nn.Module):
         self.compiled: Compiled | None = None
         self.plan = Plan(graph)
         self.joint_widths = JointWidths()
-        self.widths = [
+        self.widths: Sequence[Var] = [
             Var(path, tuple(int(option) for option in decision.options))
             for path, decision in graph.decisions.items()
             if decision.kind == "width"
