@@ -34,6 +34,11 @@ PEERS = ("entmax", "nni")
 SHORTEST = 5e-3
 """Seconds that one sample lasts at least; shorter works are repeated to fill them."""
 
+COLD = 0.5
+"""Works of less than so many seconds run once before each sample, unmeasured, if they are not
+repeated: another work left the caches and the allocator as it needs them, which a loop of
+equal steps never meets."""
+
 
 @attrs.frozen(kw_only=True)
 class Options:
@@ -81,10 +86,12 @@ class Samples:
 def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2) -> Samples:
     """Time several works in turn.
 
-    Works shorter than `SHORTEST` are repeated within a sample. The garbage collector runs
+    Works shorter than `SHORTEST` are repeated within a sample, other ones shorter than `COLD`
+    run once before it. The garbage collector runs
     before each sample, not in it, and passes over what was there before the first one.
     """
-    repeats = {}
+    repeats: dict[str, int] = {}
+    once: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in works}
     gc.collect()
     gc.freeze()  # or collecting takes longer than most works do
@@ -92,10 +99,12 @@ def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2)
         for name, work in works.items():
             for _ in range(warmup):
                 work()
-            once = _seconds(work, 1, options.device)
-            repeats[name] = 1 if options.quick else max(1, round(SHORTEST / once))
+            once[name] = _seconds(work, 1, options.device)
+            repeats[name] = 1 if options.quick else max(1, round(SHORTEST / once[name]))
         for _ in range(options.samples):
             for name, work in works.items():
+                if once[name] < COLD and repeats[name] == 1 and not options.quick:
+                    work()
                 seconds[name].append(_seconds(work, repeats[name], options.device))
     finally:
         gc.unfreeze()

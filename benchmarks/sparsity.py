@@ -10,7 +10,9 @@ The tree shrinks to a tenth and below, since dropping its ends takes cells away.
 of DARTS all stay, so that one operation of eight on each is as sparse as they get; that is
 what GDAS runs. A network of the space has fewer edges, two into every node.
 
-The plain loop (`benchmarks.plain`) runs everything at any share.
+The plain loop (`benchmarks.plain`) runs everything at any share. The bare layers of the
+cells (`benchmarks.floors`) say how much less there is to compute: a stem, the first layers of
+every cell and the classifier stay whatever is dropped.
 """
 
 from __future__ import annotations
@@ -25,17 +27,19 @@ import torch
 
 import trinas as tn
 from benchmarks.cases import TREES, Case, darts_case, sr_case
+from benchmarks.floors import Floor, run_layers
 from benchmarks.measure import Options, Row, Work, interleaved, peak_megabytes
 
 Goals: TypeAlias = Mapping[tuple[str, str], Mapping[str, float]]
 """By what is alive and by figure, a bound of that figure."""
 
 LOOP = "plain loop"
-TIME, DENSE, FASTER, MEMORY = (
+TIME, DENSE, FASTER, MEMORY, BARE = (
     "time / all",
     "all / time",
     "loop / time",
     "memory / all",
+    "all / time, layers alone",
 )
 BRANCHING = ("operation", "path")
 """Kinds of decisions that pick among branches."""
@@ -57,7 +61,8 @@ def measure(options: Options) -> list[Row]:
     for name in TREES:
         make = functools.partial(sr_case, name, options)
         rows += _rows(make, TREE_SHARES, TREE_GOALS, options)
-    return [*rows, *_rows(functools.partial(darts_case, options), CELL_SHARES, CELL_GOALS, options)]
+    make = functools.partial(darts_case, options)
+    return [*rows, *_rows(make, CELL_SHARES, CELL_GOALS, options, bare=True)]
 
 
 # -- which branches are left --------------------------------------------------------------
@@ -138,26 +143,39 @@ def weights_at(case: Case, share: float | None, seed: int) -> tuple[float, torch
 def step_at(case: Case, weights: torch.Tensor) -> Work:
     """A step at these weights, at the widest widths, with a gradient for each that is left."""
     leaf = weights.requires_grad_()
+    return case.step(functools.partial(_predict, case, leaf), case.net, leaf)
 
-    def predict(x: torch.Tensor) -> torch.Tensor:
-        mixture = tn.Mixture.from_weights(case.net.graph, leaf, leaf, widths="widest")
-        return case.net(x, at=mixture)
 
-    return case.step(predict, case.net, leaf)
+def _predict(case: Case, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    mixture = tn.Mixture.from_weights(case.net.graph, weights, weights, widths="widest")
+    return case.net(x, at=mixture)
 
 
 def _rows(
-    make: Callable[[], Case], shares: Mapping[str, float | None], goals: Goals, options: Options
+    make: Callable[[], Case],
+    shares: Mapping[str, float | None],
+    goals: Goals,
+    options: Options,
+    *,
+    bare: bool = False,
 ) -> list[Row]:
-    """One row for each share and figure."""
+    """One row for each share and figure; with the same for the `bare` layers of a cell space."""
     case = make()
-    works, left = {LOOP: case.step(case.plain, case.plain)}, {}
+    works, left, floors = {LOOP: case.step(case.plain, case.plain)}, {}, {}
     for label, share in shares.items():
         for seed in range(1 if options.quick else DRAWS.get(label, 3)):
+            draw = f"{label} {seed}"
             actual, weights = weights_at(case, share, seed)
-            works[f"{label} {seed}"] = step_at(case, weights)
-            left.setdefault(label, {})[f"{label} {seed}"] = actual
+            works[draw] = step_at(case, weights)
+            left.setdefault(label, {})[draw] = actual
+            if bare:
+                run = functools.partial(_predict, case, weights, case.x)
+                floors[draw] = Floor(f"layers of {draw}", run_layers(case.net, len(case.x), run))
+                works |= floors[draw].works(options.device)
     samples = interleaved(works, options, warmup=1)
+    sums = {}
+    for draw, floor in floors.items():
+        sums[draw], samples = floor.added(samples)
     loop_peak = peak_megabytes(functools.partial(loop_step, make), options.device)
     peaks = {
         label: peak_megabytes(functools.partial(sparse_step, make, share), options.device)
@@ -171,6 +189,9 @@ def _rows(
             FASTER: statistics.median(samples.ratio(LOOP, draw) for draw in draws),
             MEMORY: peaks[label] / peaks[ALL],
         }
+        if bare:
+            ratios = (samples.ratio(sums[f"{ALL} 0"], sums[draw]) for draw in draws)
+            figures[BARE] = statistics.median(ratios)
         title = {"case": f"{case.name}, {label} alive"}
         row: Row = {
             **title,

@@ -38,13 +38,15 @@ def _work(clock, seconds, calls, name):
 
 def test_works_take_turns_and_short_ones_are_repeated(clock):
     calls = []
-    works = {n: _work(clock, s, calls, n) for n, s in {"short": 1e-3, "long": 1.0}.items()}
+    seconds = {"short": 1e-3, "cold": 0.1, "long": 1.0}
+    works = {name: _work(clock, s, calls, name) for name, s in seconds.items()}
 
     samples = interleaved(works, Options(runs=3), warmup=1)
 
     # One for warming up, one to see how long it takes; then turns.
-    turn = ["short"] * 5 + ["long"]
-    assert calls == ["short"] * 2 + ["long"] * 2 + turn * 3
+    turn = ["short"] * 5 + ["cold"] * 2 + ["long"]
+    assert calls == ["short"] * 2 + ["cold"] * 2 + ["long"] * 2 + turn * 3
+    assert samples.median("cold") == pytest.approx(0.1)
     assert samples.median("short") == pytest.approx(1e-3)
     assert samples.ratio("long", "short") == pytest.approx(1000)
 

@@ -12,10 +12,8 @@ from trinas._core.errors import GenotypeError
 from trinas.graph import Genotype, Graph, require_graph, specialise
 from trinas.ops import Cut
 from trinas.space.decision import chosen
-from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.network import Network
 from trinas.supernet.supernet import Supernet
-from trinas.supernet.widths import Slices
 
 
 def build(
@@ -86,13 +84,9 @@ def inherit_weights(network: Network, net: Supernet, genotype: Genotype) -> None
                 got=f"{path}={genotype[path]}, which was pruned",
                 fix="Derive from this supernet, or build without inherit.",
             )
-    picked = {**{p: d.options[-1] for p, d in net.graph.decisions.items()}, **genotype}
-    widths: dict[Symbol, Value] = {
-        Var(path, tuple(int(o) for o in d.options)): int(str(picked[path]))
-        for path, d in net.graph.decisions.items()
-        if d.kind == "width"
-    }
-    slices = Slices(widths, net.architecture.device)
+    widest = {w.path: w.values[-1] for w in net.network.widths}
+    widths = {path: int(str(genotype.get(path, widest[path]))) for path in widest}
+    slices = net.network.slices(widths, net.architecture.device)
     for step in net.network.plan.steps:
         if step.operation is not None and step.key in network.layers:
             copy_cut(net.network.layers[step.key], network.layers[step.key], slices.cut(step))

@@ -6,7 +6,7 @@ Legend: N batch, C channels, H W height and width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -22,7 +22,7 @@ from trinas.supernet.compiled import Compiled
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Block, Plan
 from trinas.supernet.running import Run
-from trinas.supernet.widths import JointWidths
+from trinas.supernet.widths import JointWidths, Slices
 
 
 class Layers(nn.Module):
@@ -86,6 +86,7 @@ class Network(nn.Module):
         self.channels_last = True
         self.compiled: Compiled | None = None
         self.plan = Plan(graph)
+        self._slices: Slices | None = None
         self.joint_widths = JointWidths()
         self.widths: Sequence[Var] = [
             Var(path, tuple(int(option) for option in decision.options))
@@ -184,6 +185,12 @@ class Network(nn.Module):
                 ``mode="reduce-overhead"`` for CUDA graphs, for instance.
         """
         self.compiled = Compiled(options)
+
+    def slices(self, widths: Mapping[str, int], device: torch.device) -> Slices:
+        """The cuts at these widths; those of the last pass are kept, as one often follows."""
+        if self._slices is None or not self._slices.hold_for(widths, device):
+            self._slices = Slices(self.widths, widths, device)
+        return self._slices
 
     def keep(self, left: bytes) -> list[nn.Parameter]:
         """Remove what can no longer run; see `Supernet.prune`."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from trinas.graph import Graph
 from trinas.ops import Operation
-from trinas.space.values import Symbol, Value, Var
 from trinas.supernet.compiled import Compiled, merged
 from trinas.supernet.mixing import unit_product, weighted_sum
 from trinas.supernet.mixture import Mixture
@@ -33,9 +32,12 @@ class Runnable(Protocol):
     """What a pass needs of a network."""
 
     graph: Graph
-    widths: Sequence[Var]
     joint_widths: JointWidths
     compiled: Compiled | None
+
+    def slices(self, widths: Mapping[str, int], device: torch.device) -> Slices:
+        """The cuts at these widths."""
+        ...
 
     @property
     def layers(self) -> _Layers:
@@ -62,9 +64,7 @@ class Run:
         if mixture.widths is None:
             self._cuts = self._masks = Masks(network.graph, mixture, network.joint_widths)
         else:
-            chosen = mixture.widths
-            widths: dict[Symbol, Value] = {w: chosen[w.path] for w in network.widths}
-            self._cuts = Slices(widths, device)
+            self._cuts = network.slices(mixture.widths, device)
 
     @functools.cached_property
     def _weights(self) -> Sequence[Tensor]:

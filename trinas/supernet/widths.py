@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -46,18 +46,35 @@ def joint_variables(values: tuple[Value, ...], at: str | None = None) -> tuple[V
 
 
 class Slices:
-    """Cuts for one pass in which every width is a number."""
+    """Cuts where every width is a number.
 
-    def __init__(self, widths: Mapping[Symbol, Value], device: torch.device) -> None:
-        self._widths = widths
+    Args:
+        variables: the widths of the network.
+        widths: the numbers, by path.
+        device: for positions of channels.
+    """
+
+    def __init__(
+        self, variables: Sequence[Var], widths: Mapping[str, int], device: torch.device
+    ) -> None:
+        self._numbers = dict(widths)
         self._device = device
+        self._widths: dict[Symbol, Value] = {v: widths[v.path] for v in variables}
         self._known: dict[int, tuple[int, int | Tensor | None]] = {}
+        self._cuts: dict[str, Cut] = {}
+
+    def hold_for(self, widths: Mapping[str, int], device: torch.device) -> bool:
+        """Whether these are the cuts of a pass with `widths` on `device`."""
+        return self._numbers == widths and self._device == device
 
     def cut(self, step: Step) -> Cut:
         """The cut of one step."""
-        x_count, ins = self._known.get(step.x_pieces) or self._select(step.x_pieces, step.x)
-        y_count, outs = self._known.get(step.y_pieces) or self._select(step.y_pieces, step.y)
-        return Cut(ins, outs, x_count == y_count, step.weights)
+        cut = self._cuts.get(step.node)
+        if cut is None:
+            x_count, ins = self._known.get(step.x_pieces) or self._select(step.x_pieces, step.x)
+            y_count, outs = self._known.get(step.y_pieces) or self._select(step.y_pieces, step.y)
+            cut = self._cuts[step.node] = Cut(ins, outs, x_count == y_count, step.weights)
+        return cut
 
     def _select(self, number: int, shape: Shape) -> tuple[int, int | Tensor | None]:
         pieces = []
@@ -78,11 +95,12 @@ class Slices:
 
     def _index(self, pieces: list[tuple[int, int]]) -> Tensor:
         """Positions of the channels in use; `pieces` holds (full, used) in order."""
-        parts, start = [], 0
+        channels, start = [], 0
         for full, used in pieces:
-            parts.append(torch.arange(start, start + used, device=self._device))
+            channels += range(start, start + used)
             start += full
-        return torch.cat(parts)
+        with torch.inference_mode(False):  # kept for later passes, which may be trained
+            return torch.tensor(channels, device=self._device)
 
 
 Counted: TypeAlias = tuple[tuple[Var, ...], list[int]]
