@@ -2,17 +2,23 @@
 
 import copy
 import itertools
+import shutil
 
 import attrs
 import pytest
 import torch
 from example_spaces import ALL
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 
 import trinas as tn
 
 # torch looks at an attribute that warns, and hides the warning unless it is an error.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),
+    # Of inductor's own imports.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +96,30 @@ def test_nothing_is_compiled_anew_as_decisions_change():
         step(drawn, *widths)
 
     assert counter.frame_count == before
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_compiles_nothing_anew_for_other_widths_and_sizes():
+    torch.manual_seed(0)
+    width = tn.width(values=(4, 6, 8))
+    graph = tn.lower(tn.seq(tn.conv(1, 8), tn.resblock(width), tn.conv(1, 3)), (3, 6, 6))
+    (path,) = graph.decisions
+    net = tn.compile_supernet(graph)
+    twin = copy.deepcopy(net)
+    twin.network.compile()
+    everything = tn.Mixture.from_weights(graph, *[torch.ones(graph.slots)] * 2)
+
+    def check(width, side):
+        mixture = attrs.evolve(everything, widths={path: width})
+        x = torch.rand(2, 3, side, side + 1)
+        torch.testing.assert_close(gradients(twin, x, mixture), gradients(net, x, mixture))
+
+    check(8, 6)  # nothing is cut
+    check(4, 6)
+    before = counters["stats"]["unique_graphs"]
+    for width, side in ((6, 6), (4, 9), (6, 12), (8, 7)):
+        check(width, side)
+    assert counters["stats"]["unique_graphs"] == before
 
 
 def test_a_deep_copy_and_a_plain_network_compile_too():

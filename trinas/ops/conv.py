@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import attrs
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trinas._core.errors import ShapeError
 from trinas.ops.depthwise import DepthwiseConv2d, depthwise_conv2d
+from trinas.ops.opaque import conv2d
 from trinas.ops.spec import (
     Cut,
     Operation,
@@ -117,13 +119,13 @@ class Conv(_Convolution):
 
     def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
         """Convolve with the cut weight."""
-        if not isinstance(module, nn.Conv2d) or (at.ins is None and at.outs is None):
+        whole = at.ins is None and at.outs is None and not torch.compiler.is_compiling()
+        if not isinstance(module, nn.Conv2d) or whole:
             return module(x)
         weight = at.weight(module.weight, ("out", "in"))
         bias = None if module.bias is None else at.weight(module.bias, ("out",))
-        return F.conv2d(
-            x, weight, bias, self.stride, self.dilation * (self.kernel - 1) // 2, self.dilation
-        )
+        padding = self.dilation * (self.kernel - 1) // 2
+        return conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 @attrs.frozen
@@ -160,7 +162,8 @@ class DepthwiseConv(_Convolution):
 
     def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
         """Convolve the channels that are there."""
-        if not isinstance(module, nn.Conv2d) or at.outs is None:
+        whole = at.outs is None and not torch.compiler.is_compiling()
+        if not isinstance(module, nn.Conv2d) or whole:
             return module(x)
         weight = at.weight(module.weight, ("out",))
         bias = None if module.bias is None else at.weight(module.bias, ("out",))
@@ -209,10 +212,10 @@ class Shortcut(Operation):
         """Pass `x` on where the widths agree; mix by the odds where they are soft."""
         if not isinstance(module, nn.Conv2d) or at.same is True:
             return x
-        if at.ins is None and at.outs is None:
+        if at.ins is None and at.outs is None and not torch.compiler.is_compiling():
             mapped = module(x)
         else:
-            mapped = F.conv2d(x, at.weight(module.weight, ("out", "in")))
+            mapped = conv2d(x, at.weight(module.weight, ("out", "in")))
         if isinstance(at.same, bool):
             return mapped
         # Full-width tensors here; channels beyond either width are masked to zero.

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trinas.ops.opaque import conv2d
+
 _TILE = 3
 """The size of kernel that torch's backward pass is fastest for."""
 
@@ -42,7 +44,7 @@ def depthwise_conv2d(
     kernel = weight.shape[-1]
     if not _helps(x, weight, kernel, dilation):
         padding = dilation * (kernel - 1) // 2
-        return F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
+        return conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
     y = _Depthwise.apply(x, weight, stride, dilation)
     return y if bias is None else y + bias[:, None, None]
 

@@ -16,6 +16,8 @@ from trinas.supernet.plan import Block, Part
 
 Region: TypeAlias = Callable[..., Tensor]
 
+_WHOLE = Cut()
+
 
 class Compiled:
     """Compiled functions by what they compute.
@@ -82,10 +84,8 @@ def _function(recipe: tuple[Part, ...]) -> Region:
             xs = [values[i] for i in part.inputs]
             if part.operation is None:
                 y = merged(part.kind, xs, part.coefs)
-            elif cut is None:
-                y = module(xs[0])
             else:
-                y = part.operation.run(module, xs[0], cut)
+                y = part.operation.run(module, xs[0], _WHOLE if cut is None else cut)
             for weight in weights:
                 y = y * weight.to(y.dtype)
             values.append(y)
