@@ -71,7 +71,8 @@ def _from_parents(parents: tuple[int, ...], k: int) -> Forest:
 
 @lru_cache(maxsize=256)
 def _from_chains(chains: tuple[tuple[int, ...], ...], k: int) -> Forest:
-    parents, times, seen = [-1] * k, [0] * k, set[int]()
+    parents, times = [-1] * k, [0] * k
+    seen: set[int] = set()
     for at, chain in enumerate(chains):
         for place, entry in enumerate(chain):
             if not 0 <= entry < k:
