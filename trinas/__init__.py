@@ -54,10 +54,14 @@ from trinas.ops import tanh as tanh
 from trinas.ops import upsample as upsample
 from trinas.ops import zero as zero
 from trinas.search import Batches as Batches
+from trinas.search import Budget as Budget
 from trinas.search import CosineDecay as CosineDecay
 from trinas.search import CostControl as CostControl
 from trinas.search import Halving as Halving
 from trinas.search import Loss as Loss
+from trinas.search import RandomSearch as RandomSearch
+from trinas.search import RandomSearchConfig as RandomSearchConfig
+from trinas.search import SampleReport as SampleReport
 from trinas.search import Search as Search
 from trinas.search import SearchConfig as SearchConfig
 from trinas.search import StepReport as StepReport

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -19,6 +19,8 @@ import trinas as tn
 from examples.sr_trilevel.imaging import bicubic, shrink, to_uint8, to_unit
 from examples.sr_trilevel.metrics import Score
 from examples.sr_trilevel.picture import side_by_side
+
+Report: TypeAlias = tn.StepReport | tn.SampleReport
 
 LINES_PER_STAGE = 12
 LONGEST_SILENCE = 300.0
@@ -47,16 +49,20 @@ class Progress:
     Args:
         psnr: measures the network as it stands, in dB.
         radius: share of the circumradius, of the share of the search done.
+
+    Attributes:
+        curve: phase, step and PSNR of every measurement.
     """
 
     def __init__(self, psnr: Callable[[], float], radius: Callable[[float], float]) -> None:
+        self.curve: list[list[Any]] = []
         self._psnr = psnr
         self._radius = radius
         self._saved = time.monotonic()
         self._terminal = sys.stdout.isatty()
         self._open = False
 
-    def follow(self, reports: Iterable[tn.StepReport]) -> Iterator[tn.StepReport]:
+    def follow(self, reports: Iterable[Report]) -> Iterator[Report]:
         """Pass reports on, printing some of them."""
         phase, first = "", 0
         started = measured = shown = time.monotonic()
@@ -71,6 +77,7 @@ class Progress:
             due = due or report.step == report.total or now - measured > LONGEST_SILENCE
             if due:
                 psnr, measured = self._psnr(), time.monotonic()
+                self.curve.append([report.phase, report.step, round(psnr, 3)])
             if due or (self._terminal and now - shown > SECONDS_BETWEEN_UPDATES):
                 done, left = report.step - first, report.total - report.step
                 seconds = (now - started) / done * left if done else math.nan
@@ -93,13 +100,13 @@ class Progress:
         self._saved = now
         return True
 
-    def _line(self, report: tn.StepReport, left: float, psnr: float) -> str:
+    def _line(self, report: Report, left: float, psnr: float) -> str:
         parts = [
             f"{report.phase:>8} {report.step:>{len(str(report.total))}}/{report.total}",
             f"left {_clock(left)}",
             f"PSNR {psnr:5.2f} dB",
         ]
-        if report.phase == "search":
+        if isinstance(report, tn.StepReport) and report.phase == "search":
             parts.append(f"radius {self._radius(report.progress):.2f}")
             if "operation" in report.spread:
                 parts.append(f"alive {report.spread['operation'].alive:4.0%}")
@@ -136,6 +143,7 @@ class Row:
         params: numbers that are trained.
         macs: multiply-adds for a 256x256 input; None for what has no one number.
         protocol: how the scores were taken.
+        sets: PSNR and SSIM on further sets of pictures, by name.
     """
 
     name: str
@@ -144,12 +152,21 @@ class Row:
     params: int
     macs: int | None
     protocol: str
+    sets: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, name: str, score: Score, params: int, macs: int | None) -> Row:
-        """A row from a score."""
+    def of(
+        cls, name: str, score: Score, params: int, macs: int | None, sets: Mapping[str, Score]
+    ) -> Row:
+        """A row from the scores on the pictures held out and on further sets."""
+        psnr, ssim = _rounded(score).values()
         protocol = score.protocol.line(score.scale)
-        return cls(name, round(score.psnr, 3), round(score.ssim, 4), params, macs, protocol)
+        others = {folder: _rounded(s) for folder, s in sets.items()}
+        return cls(name, psnr, ssim, params, macs, protocol, others)
+
+
+def _rounded(score: Score) -> dict[str, float]:
+    return {"psnr": round(score.psnr, 3), "ssim": round(score.ssim, 4)}
 
 
 def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
@@ -157,29 +174,40 @@ def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
     data = {**facts, "rows": [attrs.asdict(row) for row in rows]}
     text = json.dumps(data, indent=2) + "\n"
     (out / "results.json").write_text(text, encoding="utf-8")
-    lines = [
-        "| network | PSNR (dB) | gain | SSIM | parameters | MACs at 256x256 |",
-        "|---|---|---|---|---|---|",
-    ]
+    sets = list(rows[0].sets)
+    heads = ["network", "PSNR (dB)", "gain", "SSIM", *sets, "parameters", "MACs at 256x256"]
+    lines = [_cells(heads), _cells(["---"] * len(heads))]
     for row in rows:
         macs = "-" if row.macs is None else f"{row.macs / 1e9:.3f} G"
-        gain = row.psnr - rows[0].psnr
-        lines.append(
-            f"| {row.name} | {row.psnr:.2f} | {gain:+.2f} | {row.ssim:.4f} "
-            f"| {row.params:,} | {macs} |"
-        )
-    one_hot, steps = facts["one_hot"], (facts["search_steps"], facts["train_steps"])
+        gain = f"{row.psnr - rows[0].psnr:+.2f}"
+        on_sets = [f"{row.sets[name]['psnr']:.2f}" for name in sets]
+        scores = [f"{row.psnr:.2f}", gain, f"{row.ssim:.4f}", *on_sets]
+        lines.append(_cells([row.name, *scores, f"{row.params:,}", macs]))
+    steps = facts["search_steps"], facts["train_steps"]
     lines += [
         "",
         f"Recipe {facts['recipe']}, seed {facts['seed']}: {steps[0]:,} steps of search and "
         f"{steps[1]:,} of training; target: {facts['teacher'] or 'the HR picture'}.",
         f"Held out: {_listed(facts['held_out'])}. Protocol: {rows[0].protocol}.",
-        f"Path {facts['path']}; alpha one-hot: {_yes(one_hot['alpha'])}, "
-        f"beta one-hot: {_yes(one_hot['beta'])}; "
-        f"supernet and derived network differ by at most {facts['supernet_minus_derived']:.1e}.",
+        f"Path {facts['path']}{_convergence(facts)}.",
         "",
     ]
     (out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _convergence(facts: Mapping[str, Any]) -> str:
+    """How far the search settled; nothing for a search that has no weights of options."""
+    one_hot = facts["one_hot"]
+    if one_hot is None:
+        return ""
+    return (
+        f"; alpha one-hot: {_yes(one_hot['alpha'])}, beta one-hot: {_yes(one_hot['beta'])}; "
+        f"supernet and derived network differ by at most {facts['supernet_minus_derived']:.1e}"
+    )
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

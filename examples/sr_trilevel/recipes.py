@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 import trinas as tn
-from examples.sr_trilevel.space import RATIOS, backbone_b
+from examples.sr_trilevel.efficient import efficient
+from examples.sr_trilevel.efficient import largest_macs as largest_of_blocks
+from examples.sr_trilevel.losses import LossWeights
+from examples.sr_trilevel.space import RATIOS, Paths, backbone_a, backbone_b, largest_macs
+
+Backbone: TypeAlias = Literal["A", "B", "efficient"]
+RelaxationName: TypeAlias = Literal["sparsestmax", "sparsemax", "softmax", "gumbel"]
+Strategy: TypeAlias = Literal["gradient", "random"]
 
 
 @attrs.frozen(kw_only=True)
@@ -18,69 +25,141 @@ class Recipe:
 
     Attributes:
         name: what the recipe is called on the command line.
+        backbone: of the paper, or the space of today's blocks (`efficient`).
         features: full width of the network.
         scale: upscaling factor.
         slots: searched operations in a RiR cell.
         cells: most RiR cells on a path.
-        convs: most plain convolutions on a path.
+        convs: most plain convolutions (in A: upsamplings, as many as the scale takes) on a path.
         ratios: searched shares of the full width.
-        order_strength: lambda of the sorted sparsestmax on paths.
+        paths: what is searched at network level: ``tree``, ``trellis`` or ``fixed`` (nothing).
+        strategy: ``gradient`` is the paper's; ``random`` trains the supernet one network a step
+            and takes the best of `candidates` random networks within the budget.
+        candidates: networks that a random search scores.
+        relaxation: of operations and paths.
+        order_strength: lambda, the strength of the order along paths.
+        order_form: of the sorted sparsestmax: ``linear`` (the paper's), ``hinge`` or ``strict``.
         warmup: share of the search in which the radius stays at zero.
         patch: side of the LR patches in the search.
         batch: patches a step of the search.
         search: settings of pretraining and search.
-        mac_share: target of the cost term, as a share of the widest, longest network.
+        mac_share: target of the cost term, as a share of the widest, longest network of the tree.
+        loss: of the search, behind pretraining, which has content alone.
+        inherit: train from search, the weights as the search leaves them; else from scratch.
         train_patch: side of the LR patches in training.
         train_batch: patches a step of training.
         flips: augmentation; ``dihedral`` is all eight flips and turns.
-        train: settings of training.
+        train: settings of training, on content alone.
+        finetune: settings of training on `loss` after that; none where None.
         arch_std: standard deviation of the initial logits, which start around zero.
     """
 
     name: str
+    backbone: Backbone = "B"
     features: int = 64
     scale: int = 4
     slots: int = 5
     cells: int = 5
     convs: int = 2
     ratios: Sequence[float] = RATIOS
+    paths: Paths = "tree"
+    strategy: Strategy = "gradient"
+    candidates: int = 50
+    relaxation: RelaxationName = "sparsestmax"
     order_strength: float = 0.1
+    order_form: str = "linear"
     warmup: float = 0.0
     patch: int = 32
     batch: int = 3
     search: tn.SearchConfig
     mac_share: float | None = None
+    loss: LossWeights = attrs.field(factory=LossWeights)
+    inherit: bool = True
     train_patch: int = 32
     train_batch: int = 16
     flips: Literal["none", "horizontal", "dihedral"] = "horizontal"
     train: tn.TrainConfig
+    finetune: tn.TrainConfig | None = None
     arch_std: float = 1e-3
 
     def space(self) -> tn.Node:
-        """The search space: backbone B of the paper at this size."""
-        return backbone_b(
-            self.features,
-            self.scale,
-            slots=self.slots,
-            cells=self.cells,
-            convs=self.convs,
-            ratios=self.ratios,
-        )
+        """The search space."""
+        return self._space(self.paths)
+
+    def _space(self, paths: Paths) -> tn.Node:
+        if self.backbone == "efficient":
+            return efficient(self.features, self.scale, cells=self.cells, plain=self.convs)
+        sizes = {"slots": self.slots, "cells": self.cells, "ratios": self.ratios, "paths": paths}
+        if self.backbone == "A":
+            return backbone_a(self.features, self.scale, **sizes)
+        return backbone_b(self.features, self.scale, convs=self.convs, **sizes)
+
+    @property
+    def at_most(self) -> dict[str, int]:
+        """How many blocks of each kind a path has at most."""
+        upsamplings = self.scale.bit_length() - 1
+        return {"a": self.cells, "b": upsamplings if self.backbone == "A" else self.convs}
+
+    def budget(self) -> float | None:
+        """Multiply-adds aimed at, for an LR patch of the search.
+
+        Of the tree's largest network, whatever is searched at network level: what is compared
+        has one budget.
+        """
+        if self.mac_share is None:
+            return None
+        graph = tn.lower(self._space("tree"), (3, self.patch, self.patch))
+        largest = largest_of_blocks if self.backbone == "efficient" else largest_macs
+        return self.mac_share * largest(graph)
 
     def radius(self) -> tn.relax.Linear:
         """Share of the circumradius as a function of the share of the search done."""
         return tn.relax.Linear(0.0, 1.0, warmup=self.warmup)
 
     def relaxations(self) -> dict[str, tn.relax.Relaxation]:
-        """Sparsestmax for operations, its sorted form for the path, Gumbel for widths."""
-        radius = self.radius()
-        return {
-            "operation": tn.relax.Sparsestmax(radius=radius),
-            "path": tn.relax.SortedSparsestmax(
-                strength=self.order_strength, form="linear", radius=radius
-            ),
-            "width": tn.relax.GumbelSoftmax(),
-        }
+        """Of operations, paths and widths; widths are always drawn by Gumbel."""
+        operation, path = self._of_branches()
+        return {"operation": operation, "path": path, "width": tn.relax.GumbelSoftmax()}
+
+    def _of_branches(self) -> tuple[tn.relax.Relaxation, tn.relax.Relaxation]:
+        if self.relaxation == "softmax":
+            return tn.relax.Softmax(), tn.relax.Softmax()
+        if self.relaxation == "gumbel":
+            return tn.relax.GumbelSoftmax(), tn.relax.GumbelSoftmax()
+        radius = self.radius() if self.relaxation == "sparsestmax" else 0.0
+        operation = tn.relax.Sparsestmax(radius=radius)
+        if self.paths != "tree":  # elsewhere no path is another's beginning
+            return operation, tn.relax.Sparsestmax(radius=radius)
+        order = tn.relax.SortedSparsestmax(self.order_strength, self.order_form, radius=radius)
+        return operation, order
+
+    def search_config(self, seed: int) -> tn.SearchConfig:
+        """Settings of a search by gradients, the budget in them.
+
+        A relaxation that cannot be sorted has the order as a term of the loss, as strong.
+        """
+        config = attrs.evolve(self.search, seed=seed)
+        budget = self.budget()
+        if config.cost is not None and budget is not None:
+            config = attrs.evolve(config, cost=attrs.evolve(config.cost, target=budget))
+        if self.paths == "tree" and self.relaxation in ("softmax", "gumbel"):
+            config = attrs.evolve(config, order_penalty=self.order_strength)
+        return config
+
+    def random_config(self, seed: int) -> tn.RandomSearchConfig:
+        """Settings of a random search with as many steps of the weights and the same budget."""
+        search, budget = self.search, self.budget()
+        return tn.RandomSearchConfig(
+            train_steps=search.total_steps,
+            candidates=self.candidates,
+            weight_lr=search.weight_lr,
+            weight_schedule=search.weight_schedule,
+            clip=search.clip,
+            within=None if budget is None else tn.Budget(budget, "macs"),
+            score_batches=4,
+            autocast=search.autocast,
+            seed=seed,
+        )
 
     def to_json(self) -> str:
         """The recipe as text, for the run folder and for checks on resuming."""
@@ -185,4 +264,77 @@ def paper() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"smoke": smoke, "demo": demo, "paper": paper}
+def tiny() -> Recipe:
+    """For comparisons on two cores: 16 channels, at most 3 cells and 1 convolution a path."""
+    return Recipe(
+        name="tiny",
+        features=16,
+        slots=2,
+        cells=3,
+        convs=1,
+        ratios=(1 / 2, 1),
+        patch=16,
+        batch=4,
+        search=tn.SearchConfig(
+            pretrain_steps=150,
+            search_steps=350,
+            weight_lr=2e-3,
+            weight_schedule=tn.CosineDecay(0.3),
+            arch_lr=5e-3,
+            pretrain_passes=("widest", "narrowest"),
+            cost=tn.CostControl(target=1.0, weight=0.002, every=50, band=(0.7, 1.1)),
+        ),
+        mac_share=0.6,
+        train_patch=24,
+        train_batch=8,
+        flips="dihedral",
+        train=tn.TrainConfig(steps=1500, lr=2e-3, schedule=tn.CosineDecay()),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "smoke": smoke,
+    "tiny": tiny,
+    "demo": demo,
+    "paper": paper,
+}
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lambda-0": ("no order along paths (Table 4)", {"order_strength": 0.0}),
+    "lambda-0.01": ("a weak order along paths (Table 4)", {"order_strength": 0.01}),
+    "lambda-0.1": ("the order along paths as published (Table 4)", {"order_strength": 0.1}),
+    "hinge": ("the order as a hinge: only what ascends is paid for", {"order_form": "hinge"}),
+    "strict": ("the order as a constraint", {"order_form": "strict"}),
+    "softmax": ("softmax instead of sparsestmax (Table 5)", {"relaxation": "softmax"}),
+    "sparsemax": ("sparsemax instead of sparsestmax", {"relaxation": "sparsemax"}),
+    "gumbel": ("Gumbel-softmax instead of sparsestmax", {"relaxation": "gumbel"}),
+    "trellis": ("Auto-DeepLab's trellis for the tree (Tables 1 and 2)", {"paths": "trellis"}),
+    "bilevel": ("a fixed path: cells and kernels alone (Table 6)", {"paths": "fixed"}),
+    "scratch": ("trained from scratch (Figure 4)", {"inherit": False}),
+    "random": ("random search with weight sharing", {"strategy": "random"}),
+    "A": ("backbone A: searched upsampling", {"backbone": "A"}),
+    "efficient": ("today's efficient blocks", {"backbone": "efficient"}),
+}
+"""What is changed of a recipe of any size, one thing each, by the name behind the stroke."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name: a size alone, or ``SIZE/VARIANT``.
+
+    Raises:
+        UnknownNameError: there is no such size or variant.
+
+    >>> find_recipe("paper/softmax").relaxation
+    'softmax'
+    """
+    size, _, variant = name.partition("/")
+    for what, wanted, known in (("size", size, RECIPES), ("variant", variant, VARIANTS)):
+        if wanted not in known and (what == "size" or variant or name.endswith("/")):
+            raise tn.errors.UnknownNameError(
+                f"no recipe of this {what}", got=name, fix=f"There are {', '.join(known)}."
+            )
+    recipe = RECIPES[size]()
+    if not variant:
+        return recipe
+    _, changes = VARIANTS[variant]
+    return attrs.evolve(recipe, name=name, **changes)

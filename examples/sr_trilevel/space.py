@@ -7,11 +7,13 @@ Cell level: which of four operations in each slot. Kernel level: how many channe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import trinas as tn
+
+Paths: TypeAlias = Literal["tree", "trellis", "fixed"]
 
 RATIOS = (1 / 3, 1 / 2, 2 / 3, 5 / 6, 1)
 """Of the full width; the tables of the paper hold no 4/5 (its text does), but 2/3."""
@@ -42,18 +44,17 @@ def backbone_b(
     cells: int = 5,
     convs: int = 2,
     ratios: Sequence[float] = RATIOS,
+    paths: Paths = "tree",
 ) -> tn.Node:
     """TrilevelNAS-B: everything at low resolution, one PixelShuffle at the end."""
-    trunk = tn.tree(
-        a=rir_cell(features, slots, ratios),
-        b=tn.conv(3, features),
-        first="a",
-        at_most={"a": cells, "b": convs},
-        name="trunk",
-    )
     return tn.seq(
         tn.conv(3, features, name="stem"),
-        trunk,
+        trunk(
+            lambda: rir_cell(features, slots, ratios),
+            lambda: tn.conv(3, features),
+            {"a": cells, "b": convs},
+            paths,
+        ),
         tn.conv(3, 3 * scale**2, name="tail"),
         tn.pixel_shuffle(scale),
         *unit_range(),
@@ -61,24 +62,79 @@ def backbone_b(
 
 
 def backbone_a(
-    features: int = 64, *, slots: int = 5, cells: int = 5, ratios: Sequence[float] = RATIOS
+    features: int = 64,
+    scale: int = 4,
+    *,
+    slots: int = 5,
+    cells: int = 5,
+    ratios: Sequence[float] = RATIOS,
+    paths: Paths = "tree",
 ) -> tn.Node:
-    """TrilevelNAS-A: two searched x2 upsamplings; only nodes behind both can be the end."""
-    trunk = tn.tree(
-        a=rir_cell(features, slots, ratios),
-        b=tn.seq(tn.upsample(2), tn.conv(3, features)),
-        first="a",
-        at_most={"a": cells, "b": 2},
-        exit_at={"b": 2},
-        name="trunk",
-    )
+    """TrilevelNAS-A: searched x2 upsamplings; only nodes behind all of them can be the end."""
+    ups = scale.bit_length() - 1
     return tn.seq(
         tn.conv(3, features, name="stem"),
-        trunk,
+        trunk(
+            lambda: rir_cell(features, slots, ratios),
+            lambda: tn.seq(tn.upsample(2), tn.conv(3, features)),
+            {"a": cells, "b": ups},
+            paths,
+            exit_at={"b": ups},
+        ),
         tn.conv(3, features, name="hr_conv"),
         tn.conv(3, 3, name="tail"),
         *unit_range(),
     )
+
+
+def trunk(
+    a: Callable[[], tn.Node],
+    b: Callable[[], tn.Node],
+    at_most: Mapping[str, int],
+    paths: Paths,
+    *,
+    exit_at: Mapping[str, int] | None = None,
+) -> tn.Node:
+    """The searched middle of a backbone: sequences of blocks ``a`` and ``b``, ``a`` first.
+
+    Args:
+        a: makes a RiR cell.
+        b: makes a convolution or an upsampling.
+        at_most: how many of each a path has at most.
+        paths: ``tree``, every sequence with weights of its own (the paper's); ``trellis``,
+            sequences share the blocks they pass with equal counts, and all have all blocks
+            (Auto-DeepLab's, Figure 2 left); ``fixed``, all ``a`` and then all ``b`` (AGD's,
+            Table 6).
+        exit_at: for a tree, the counts behind which a path may end.
+    """
+    if paths == "fixed":
+        blocks = [make() for label, make in (("a", a), ("b", b)) for _ in range(at_most[label])]
+        return tn.seq(*blocks, name="trunk")
+    if paths == "trellis":
+        return tn.trellis(a=a(), b=b(), first="a", at_most=at_most, name="trunk")
+    return tn.tree(a=a(), b=b(), first="a", at_most=at_most, exit_at=exit_at, name="trunk")
+
+
+def path_of(genotype: tn.Genotype, at_most: Mapping[str, int]) -> str:
+    """The sequence of blocks of a network of these spaces, such as ``a-a-b``.
+
+    Args:
+        genotype: of the network.
+        at_most: as for `trunk`: what a path has that nothing is decided about.
+
+    >>> path_of(tn.sample(tn.lower(backbone_b(16, cells=2), (3, 16, 16)), 0), {"a": 2, "b": 2})
+    'a-b-b-a'
+    """
+    if "trunk" in genotype:
+        return str(genotype["trunk"])
+    left, labels = dict(at_most), []
+    while any(left.values()):
+        decided = genotype.get("trunk/" + "-".join(f"{k}{n}" for k, n in left.items()))
+        # Undecided: a trellis behind its one a, where only b can come, or a fixed path.
+        label = str(decided or ("b" if left["b"] else "a"))
+        labels.append(label)
+        left[label] -= 1
+    return "-".join(reversed(labels))
 
 
 def unit_range() -> tuple[tn.Node, tn.Node]:

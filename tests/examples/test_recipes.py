@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
+import torch
 
 import trinas as tn
-from examples.sr_trilevel.recipes import RECIPES, Recipe, paper, smoke
+from examples.sr_trilevel.recipes import RECIPES, VARIANTS, Recipe, find_recipe, paper, smoke
+from examples.sr_trilevel.space import path_of
 
 every = pytest.mark.parametrize("name", RECIPES)
 
@@ -97,3 +100,113 @@ def test_the_papers_training():
 
 def test_the_smoke_run_is_small():
     assert smoke().search.total_steps + smoke().train.steps < 100
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+@variants
+@pytest.mark.parametrize("size", RECIPES)
+def test_a_variant_differs_in_its_own_settings_alone(size, variant):
+    recipe, base = find_recipe(f"{size}/{variant}"), find_recipe(size)
+    _, changes = VARIANTS[variant]
+
+    assert recipe.name == f"{size}/{variant}"
+    for field in attrs.fields(Recipe):
+        if field.name != "name":
+            expected = changes.get(field.name, getattr(base, field.name))
+            assert getattr(recipe, field.name) == expected
+
+
+def compiled(variant: str) -> tuple[Recipe, tn.Supernet]:
+    recipe = find_recipe(f"smoke/{variant}")
+    graph = tn.lower(recipe.space(), (3, recipe.patch, recipe.patch))
+    return recipe, tn.compile_supernet(graph, recipe.relaxations())
+
+
+@variants
+def test_a_variant_makes_a_supernet_that_enlarges(variant):
+    recipe, net = compiled(variant)
+    lr = torch.rand(1, 3, recipe.patch, recipe.patch)
+
+    result = net(lr)
+
+    assert result.shape == (1, 3, recipe.patch * recipe.scale, recipe.patch * recipe.scale)
+    result.mean().backward()
+    assert all(p.grad is not None for p in net.arch_parameters().values())
+
+
+def test_network_levels():
+    """Tree: 4 nodes for two cells and a convolution; trellis: its one real choice; fixed: none."""
+    kinds = {
+        variant: [
+            decision.kind
+            for path, decision in compiled(variant)[1].graph.decisions.items()
+            if decision.kind == "path"
+        ]
+        for variant in ("lambda-0", "trellis", "bilevel")
+    }
+
+    assert {name: len(found) for name, found in kinds.items()} == {
+        "lambda-0": 1,
+        "trellis": 1,
+        "bilevel": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variant", "longest"), [("lambda-0", None), ("trellis", 3), ("bilevel", 3)]
+)
+def test_paths_are_read_off_genotypes(variant, longest):
+    recipe, net = compiled(variant)
+    for seed in range(20):
+        blocks = path_of(tn.sample(net.graph, seed), recipe.at_most).split("-")
+        assert blocks[0] == "a"
+        assert all(blocks.count(label) <= most for label, most in recipe.at_most.items())
+        assert longest is None or len(blocks) == longest
+    if variant == "bilevel":
+        assert blocks == ["a", "a", "b"]
+
+
+def test_a_budget_is_that_of_the_tree_whatever_the_paths():
+    budgets = {find_recipe(f"smoke/{v}").budget() for v in ("lambda-0", "trellis", "bilevel")}
+
+    assert len(budgets) == 1
+    recipe, net = compiled("lambda-0")
+    costs = [tn.cost.macs(net.graph, tn.sample(net.graph, seed)) for seed in range(50)]
+    assert 0 < max(costs) <= budgets.pop() / recipe.mac_share
+
+
+def test_relaxations_by_name():
+    alpha = {
+        name: type(find_recipe(f"smoke/{name}").relaxations()["operation"]).__name__
+        for name in ("softmax", "sparsemax", "gumbel", "lambda-0")
+    }
+    assert alpha == {
+        "softmax": "Softmax",
+        "sparsemax": "Sparsestmax",
+        "gumbel": "GumbelSoftmax",
+        "lambda-0": "Sparsestmax",
+    }
+    logits = torch.randn(5, 4)
+    sparsemax = find_recipe("smoke/sparsemax").relaxations()["operation"]
+    torch.testing.assert_close(sparsemax(logits, progress=1.0), tn.relax.Sparsemax()(logits))
+
+
+def test_the_order_is_a_term_of_the_loss_where_weights_cannot_be_sorted():
+    penalties = {
+        name: find_recipe(f"paper/{name}").search_config(0).order_penalty
+        for name in ("softmax", "gumbel", "lambda-0.1", "trellis")
+    }
+    assert penalties == {"softmax": 0.1, "gumbel": 0.1, "lambda-0.1": 0.0, "trellis": 0.0}
+
+
+def test_a_random_search_has_the_same_steps_and_budget():
+    recipe = find_recipe("paper/random")
+    config = recipe.random_config(3)
+
+    assert (config.train_steps, config.seed) == (recipe.search.total_steps, 3)
+    assert config.within is not None
+    assert config.within.limit == recipe.budget()

@@ -19,14 +19,13 @@ import torch
 from PIL import Image
 
 import trinas as tn
-from examples.sr_trilevel import run as script
-from examples.sr_trilevel import targets
+from examples.sr_trilevel import runner, targets
 from examples.sr_trilevel.data import make_pairs
 from examples.sr_trilevel.imaging import to_uint8
-from examples.sr_trilevel.recipes import RECIPES, smoke
+from examples.sr_trilevel.recipes import RECIPES, VARIANTS, smoke
 from examples.sr_trilevel.run import Run, main
 from examples.sr_trilevel.targets import whole_target
-from examples.sr_trilevel.teacher import BSRN
+from examples.sr_trilevel.teachers import BSRN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -332,7 +331,7 @@ def test_interrupted_before_the_first_step(tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, "builtin_images", interrupted)
+    monkeypatch.setattr(runner, "builtin_images", interrupted)
 
     assert main(["smoke", "--out", str(tmp_path / "out")]) == 130
     assert "interrupted: nothing was done yet" in capsys.readouterr().err
@@ -641,7 +640,7 @@ def test_teachers_that_cannot_be_used(tmp_path, capsys):
     torch.save({"a": torch.zeros(1)}, path)
     text = refusal(capsys, "smoke", "--teacher", path, *out)
     assert "belong to no network known here; got 1 tensors named a" in text
-    assert "Known are BSRN and RLFN." in text
+    assert "Known are BSRN, RFDN, RLFN and RRDBNet." in text
     torch.save(BSRN(16, 1, scale=2).state_dict(), path)
     assert "a teacher for this recipe enlarges 4 times; got BSRN for x2" in refusal(
         capsys, "smoke", "--teacher", path, *out
@@ -663,7 +662,7 @@ def test_devices_and_folders_that_cannot_be_used(tmp_path, capsys):
 
 
 def test_usage(capsys):
-    for wrong in ([], ["huge"], ["smoke", "--seed", "x"]):
+    for wrong in ([], ["smoke", "--seed", "x"]):
         with pytest.raises(SystemExit, match="2"):
             main(wrong)
     capsys.readouterr()
@@ -672,10 +671,22 @@ def test_usage(capsys):
     text = capsys.readouterr().out
     for word in ("--data", "--skip-bad", "--teacher", "--teacher-cache", "--out", "--resume"):
         assert f"{word} " in text
-    for word in (*RECIPES, "--seed", "--device"):
+    for word in (*RECIPES, *VARIANTS, "--seed", "--device"):
         assert word in text
-    assert "smoke    Every stage once" in text
+    assert "smoke        Every stage once" in text
     assert "comparison.png" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("huge", "no recipe of this size; got huge. There are smoke, tiny, demo, paper."),
+        ("smoke/huge", "no recipe of this variant; got smoke/huge. There are lambda-0, "),
+        ("smoke/", "no recipe of this variant; got smoke/. "),
+    ],
+)
+def test_recipes_that_there_are_none_of(name, rule, tmp_path, capsys):
+    assert rule in refusal(capsys, name, "--out", tmp_path / "out")
 
 
 # --- data -----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,8 @@ import trinas as tn
 from examples.sr_trilevel import targets as module
 from examples.sr_trilevel.data import Pair, Patches, halves, make_pairs
 from examples.sr_trilevel.imaging import read_folder, shrink, to_uint8, to_unit
-from examples.sr_trilevel.targets import Targets, _tiles, load_targets, whole_target
-from examples.sr_trilevel.teacher import BSRN, Teacher, load_teacher
+from examples.sr_trilevel.targets import Targets, load_targets, whole_target
+from examples.sr_trilevel.teachers import BSRN, Teacher, load_teacher
 from trinas._core.errors import CheckpointError, DataError, ShapeError
 
 
@@ -91,21 +90,6 @@ def test_the_teacher_is_left_as_it_was():
 
     assert whole_target(teacher, noise(16, 16)).unique() == 51
     assert teacher.training
-
-
-@given(st.integers(1, 3000), st.integers(40, 600), st.integers(0, 39))
-def test_tiles_cover_a_side_without_gap_or_overlap(side, tile, overlap):
-    tiles = _tiles(side, tile, overlap)
-
-    assert (tiles[0].first, tiles[-1].last) == (0, side)
-    assert (tiles[0].start, tiles[-1].stop) == (0, side)
-    assert {t.stop - t.start for t in tiles} == {min(side, tile)}
-    for left, right in pairwise(tiles):
-        assert left.last == right.first
-        assert left.stop - right.start >= overlap
-        # Each is asked for no more than half of what both see.
-        assert min(left.stop - left.last, right.first - right.start) >= overlap // 2
-    assert len(tiles) == 1 or len(tiles) == 1 + -(-(side - tile) // (tile - overlap))
 
 
 @pytest.mark.parametrize(("height", "width"), [(50, 90), (48, 48), (20, 131), (49, 16)])

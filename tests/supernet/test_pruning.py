@@ -145,3 +145,18 @@ def test_widths_are_not_dropped():
 
     with pytest.raises(tn.errors.SpaceError, match="share their weights"):
         net.prune({width: [net.graph.decisions[width].options[0]]})
+
+
+def test_weights_are_inherited_after_a_state_was_loaded():
+    """Equal layers without weights run once, and loading leaves one of them."""
+    twins = tn.parallel(tn.relu(), tn.relu())
+    slot = tn.choice(a=tn.conv(1, 4), b=tn.conv(3, 4), name="slot")
+    net = tn.compile_supernet(tn.lower(tn.seq(tn.conv(1, 4), twins, slot), (1, 8, 8)))
+    genotype = tn.sample(net.graph, 0)
+    x = torch.rand(1, 1, 8, 8)
+    expected = net(x, at=genotype)
+
+    net.load_state_dict(net.state_dict())
+    model = tn.build(net.graph, genotype, inherit=net)
+
+    torch.testing.assert_close(model(x), expected)

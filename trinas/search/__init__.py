@@ -11,6 +11,10 @@ from trinas.search.config import SearchConfig as SearchConfig
 from trinas.search.config import TrainConfig as TrainConfig
 from trinas.search.prefetch import Prefetched as Prefetched
 from trinas.search.prefetch import prefetch as prefetch
+from trinas.search.random_search import Budget as Budget
+from trinas.search.random_search import RandomSearch as RandomSearch
+from trinas.search.random_search import RandomSearchConfig as RandomSearchConfig
+from trinas.search.random_search import SampleReport as SampleReport
 from trinas.search.report import Spread as Spread
 from trinas.search.report import StepReport as StepReport
 from trinas.search.report import spreads as spreads

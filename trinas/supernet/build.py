@@ -87,9 +87,11 @@ def inherit_weights(network: Network, net: Supernet, genotype: Genotype) -> None
     widest = {w.path: w.values[-1] for w in net.network.widths}
     widths = {path: int(str(genotype.get(path, widest[path]))) for path in widest}
     slices = net.network.slices(widths, net.architecture.device)
+    mine, its = network.layers, net.network.layers
     for step in net.network.plan.steps:
-        if step.operation is not None and step.key in network.layers:
-            copy_cut(net.network.layers[step.key], network.layers[step.key], slices.cut(step))
+        # Pruning leaves one of equal layers without weights, which runs for all.
+        if step.operation is not None and step.key in mine and step.key in its:
+            copy_cut(its[step.key], mine[step.key], slices.cut(step))
 
 
 @torch.no_grad()

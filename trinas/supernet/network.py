@@ -177,8 +177,7 @@ class Network(nn.Module):
         and both sides equally wide or not.
 
         Compilation takes place in the first calls; masks (soft widths) run as they are.
-        Where searched widths change, torch 2.13's default backend can stop at an assertion
-        about strides; graph capture itself is sound.
+        Convolutions are not compiled but called, by torch's kernels (`trinas.ops.opaque`).
 
         Args:
             options: for `torch.compile`, besides ``dynamic=True`` and ``fullgraph=True``:

@@ -1,0 +1,57 @@
+"""What the command-line tools share: how they end, and where they compute."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+
+from examples.sr_trilevel.checkpoint import terminating_as_interrupt
+from trinas import errors
+
+FAILED = 2
+INTERRUPTED = 130
+
+
+def ending(work: Callable[[], None]) -> int:
+    """Do the work of a tool; its exit status.
+
+    Returns:
+        0, or 2 after an error, or 130 when interrupted; the error stands on stderr.
+
+    >>> ending(lambda: None)
+    0
+    """
+    try:
+        with terminating_as_interrupt():
+            work()
+    except (errors.TrinasError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def device_named(name: str | None) -> torch.device:
+    """The device of this name; the best there is where None.
+
+    Raises:
+        DataError: it cannot be used.
+
+    >>> device_named("cpu")
+    device(type='cpu')
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise errors.DataError(
+            "a device is one that torch can use here",
+            got=name,
+            at=str(error).splitlines()[0],
+            fix="Leave --device out for the best there is.",
+        ) from None
+    return device

@@ -1,0 +1,73 @@
+"""Picture files by name, without decoding them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from examples.sr_trilevel.imaging import _opened as opened_picture
+from examples.sr_trilevel.imaging import _picture_files as picture_files
+from trinas import errors
+
+
+def pictures_below(path: str | Path) -> dict[str, Path]:
+    """Name to file: of a picture itself, or of all pictures in a folder and below it.
+
+    Raises:
+        DataError: there is no such file, or no picture in the folder.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return {place.name: place}
+    if not place.is_dir():
+        raise errors.DataError("a picture or a folder of them", got="no such thing", at=place)
+    files = picture_files(place)
+    if not files:
+        raise errors.DataError("a folder holds no pictures", got="none", at=place)
+    return files
+
+
+def sizes_of(
+    files: Mapping[str, Path], *, on_bad: Literal["raise", "skip"] = "raise"
+) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Width and height from the files' headers; the reason for each file that is skipped.
+
+    Raises:
+        DataError: a file cannot be read and `on_bad` is `"raise"`.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    skipped: dict[str, str] = {}
+    for name, file in files.items():
+        try:
+            with opened_picture(file) as picture:
+                sizes[name] = picture.size
+        except errors.DataError as error:
+            if on_bad == "raise":
+                raise
+            skipped[name] = str(error)
+    return sizes, skipped
+
+
+def parts_of(root: Path) -> dict[str, dict[str, Path]]:
+    """The pictures held out and those to train on, by the rules of `data.folder_images`.
+
+    Args:
+        root: DIV2K's folder, or any other, of whose sorted names the last tenth is held out.
+
+    Raises:
+        DataError: there are not two pictures.
+    """
+    train, valid = root / "DIV2K_train_HR", root / "DIV2K_valid_HR"
+    if train.is_dir() and valid.is_dir():
+        return {"held_out": picture_files(valid), "train": picture_files(train)}
+    files = picture_files(train if train.is_dir() else root)
+    if len(files) < 2:
+        raise errors.DataError(
+            "a picture to train on and another to hold out are needed", got=len(files), at=root
+        )
+    last = list(files)[-max(1, len(files) // 10) :]
+    return {
+        "held_out": {name: files[name] for name in last},
+        "train": {name: file for name, file in files.items() if name not in last},
+    }

@@ -1,0 +1,108 @@
+"""Studies: every run done once, what runs say together, and where the numbers come from."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from types import SimpleNamespace
+
+import attrs
+import pytest
+
+import trinas as tn
+from examples.sr_trilevel import study
+from examples.sr_trilevel.recipes import RECIPES, VARIANTS, smoke
+from examples.sr_trilevel.run import main as run_main
+from examples.sr_trilevel.study import entropy, gap, length, load_results, main, scores
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The smoke recipe with hardly any steps, in this process; what was called."""
+    short = attrs.evolve(
+        smoke(),
+        search=attrs.evolve(smoke().search, pretrain_steps=1, search_steps=2),
+        train=attrs.evolve(smoke().train, steps=2),
+    )
+    monkeypatch.setitem(RECIPES, "smoke", lambda: short)
+    called = []
+
+    def run(command, *, stdout, **_):
+        assert command[1:3] == ["-m", "examples.sr_trilevel.run"]
+        called.append(command[3:])
+
+        class Done:
+            returncode = run_main(command[3:])
+
+        return Done
+
+    # Graphviz is called by way of subprocess, too.
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(run=run, STDOUT=None))
+    return called
+
+
+def test_a_study_runs_every_seed_once_and_puts_down_what_they_say(runs, tmp_path, capsys):
+    out, results = tmp_path / "runs", tmp_path / "results"
+    names = ["smoke/trellis", "smoke/random"]
+    command = [*names, "--seeds", "0", "1", "--out", str(out), "--results", str(results)]
+
+    assert main(command) == 0
+    assert [call[0] for call in runs] == ["smoke/trellis"] * 2 + ["smoke/random"] * 2
+    assert main(command) == 0
+    assert len(runs) == 4, "what is finished is not run again"
+
+    records = load_results(results)
+    assert set(records) == set(names)
+    for name, record in records.items():
+        assert record["command"] == f"python -m examples.sr_trilevel.study {name} --seeds 0 1"
+        folders = [out / name.replace("/", "-") / str(seed) for seed in (0, 1)]
+        written = [json.loads((folder / "results.json").read_text()) for folder in folders]
+        trained = [row["psnr"] for facts in written for row in facts["rows"][-1:]]
+        found = scores(record, "trained")
+        assert found is not None
+        assert found.mean == pytest.approx(statistics.mean(trained))
+        assert found.spread == pytest.approx(statistics.stdev(trained))
+        assert [run["path"] for run in record["runs"]] == [facts["path"] for facts in written]
+        assert length(record).mean == (3 if name == "smoke/trellis" else 1)
+        assert "train" in {phase for phase, _, _ in record["runs"][0]["curve"]}
+    assert (gap(records["smoke/random"]), entropy(records["smoke/random"], "beta")) == (None, None)
+    assert abs(gap(records["smoke/trellis"]).mean) < 1e-3, "sparsestmax ends one-hot"
+    assert entropy(records["smoke/trellis"], "alpha").mean == 0
+    assert str(tmp_path) not in (results / "smoke-trellis.json").read_text()
+
+
+def test_a_run_that_fails_ends_the_study_with_its_reason(runs, tmp_path, capsys):
+    command = ["smoke", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "runs")]
+
+    assert main([*command, "--results", str(tmp_path / "results")]) == 2
+    text = capsys.readouterr().err
+    assert "every run of a study comes to its end" in text
+    assert "smoke, seed 0" in text
+
+
+def test_an_interrupted_run_goes_on(runs, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "smoke-trellis" / "0"
+    folder.mkdir(parents=True)
+    inner = tn.Training.advance
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tn.Training, "advance", stop)
+    assert run_main(["smoke/trellis", "--out", str(folder)]) == 130
+    monkeypatch.setattr(tn.Training, "advance", inner)
+
+    results = str(tmp_path / "results")
+    command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
+    assert main([*command, "--results", results]) == 0
+    assert "--resume" in runs[-1]
+
+
+def test_a_size_stands_for_all_its_variants():
+    assert study.recipes_of(["tiny"]) == ["tiny", *(f"tiny/{variant}" for variant in VARIANTS)]
+    assert study.recipes_of(["tiny/softmax", "smoke/A", "tiny/softmax"]) == [
+        "tiny/softmax",
+        "smoke/A",
+    ]
+    with pytest.raises(tn.errors.UnknownNameError, match="no recipe of this variant"):
+        study.recipes_of(["tiny/nothing"])
