@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trinas.supernet.mixing import unit_product, weighted_sum
+from trinas.supernet.mixing import concatenated, unit_product, weighted_sum
 
 SHAPES = [(2, 3, 4, 5), (2, 3), (2, 1, 1, 1)]
 
@@ -108,3 +108,30 @@ def test_second_gradients_of_a_weight_of_one_are_those_of_a_product():
         found.append(torch.autograd.grad(mixed, [weight, x]))
 
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_concatenation_is_that_of_torch_with_gradients_in_one_piece(layout):
+    xs = [
+        torch.rand(2, c, 5, 4, dtype=torch.double).to(memory_format=layout).requires_grad_()
+        for c in (3, 1, 2)
+    ]
+    y, expected = concatenated(xs), torch.cat(xs, dim=1)
+    cotangent = torch.rand_like(expected)
+    grads = torch.autograd.grad(y, xs, cotangent)
+
+    assert torch.equal(y, expected)
+    torch.testing.assert_close(grads, torch.autograd.grad(expected, xs, cotangent))
+    assert all(g.is_contiguous(memory_format=layout) for g in grads)
+    assert torch.autograd.gradcheck(lambda *xs: concatenated(xs), xs)
+    assert torch.autograd.gradgradcheck(lambda *xs: concatenated(xs), xs)
+
+
+def test_concatenation_gives_no_gradient_that_nobody_asked_for():
+    a, b = torch.rand(1, 2, 3, 3), torch.rand(1, 2, 3, 3, requires_grad=True)
+
+    concatenated([a, b]).sum().backward()
+
+    assert a.grad is None
+    assert torch.equal(b.grad, torch.ones_like(b))
+    assert not concatenated([a, a]).requires_grad

@@ -50,7 +50,7 @@ class _UnitProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
+        grad = _dense(grads[0])
         weight, x = ctx.saved_tensors
         for_weight = _inner(grad, x).to(weight.dtype) if ctx.needs_input_grad[0] else None
         for_x = None
@@ -83,7 +83,7 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
+        grad = _dense(grads[0])
         saved = ctx.saved_tensors  # once: a checkpoint computes them when asked
         weights, xs = saved[: ctx.count], saved[ctx.count :]
         needed = ctx.needs_input_grad[1:]
@@ -92,6 +92,40 @@ class _WeightedSum(torch.autograd.Function):
         ]
         for_xs = [grad * w if need else None for w, need in zip(weights, needed[ctx.count :])]
         return None, *for_weights, *for_xs
+
+
+def concatenated(xs: Sequence[Tensor]) -> Tensor:
+    """``torch.cat(xs, dim=1)``, whose gradients are tensors of their own.
+
+    Torch's are views into the gradient of the result. Channels last, a piece of the channels
+    lies scattered, and every reader would gather it for itself.
+    """
+    if not torch.is_grad_enabled() or not any(x.requires_grad for x in xs):
+        return torch.cat(list(xs), dim=1)
+    return _Concatenation.apply(*xs)
+
+
+class _Concatenation(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*xs: Tensor) -> Tensor:
+        return torch.cat(xs, dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.channels = [x.shape[1] for x in inputs]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        parts = grads[0].split(ctx.channels, dim=1)
+        return tuple(_dense(g) if need else None for g, need in zip(parts, ctx.needs_input_grad))
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The same numbers without gaps in memory, channels last where they were so."""
+    last = x.dim() == 4 and x.stride(1) == 1 and not x.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trinas.graph import Graph
 from trinas.ops import Operation
 from trinas.supernet.compiled import Compiled, merged
-from trinas.supernet.mixing import unit_product, weighted_sum
+from trinas.supernet.mixing import concatenated, unit_product, weighted_sum
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Block, Live, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices
@@ -117,6 +117,8 @@ class Run:
             return self._op(live.step, inputs[0])
         if kind == "mix":
             return self._mix(live, inputs)
+        if kind == "concat":
+            return concatenated(inputs)
         if kind == "keep" and self._mixture is not None:
             return merged(kind, inputs, tuple(self._mixture.host[slot] for slot in live.slots))
         return merged(kind, inputs, live.coefs)
