@@ -35,9 +35,11 @@ SHORTEST = 5e-3
 """Seconds that one sample lasts at least; shorter works are repeated to fill them."""
 
 COLD = 0.5
-"""Works of less than so many seconds run once before each sample, unmeasured, if they are not
-repeated: another work left the caches and the allocator as it needs them, which a loop of
-equal steps never meets."""
+"""Works that last less than so many seconds, and need not be repeated to fill a sample, run once
+before it, unmeasured, and `TIMES` in it: another work left the caches and the allocator as it
+needs them, which a loop of equal steps never meets."""
+
+TIMES = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -87,11 +89,12 @@ def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2)
     """Time several works in turn.
 
     Works shorter than `SHORTEST` are repeated within a sample, other ones shorter than `COLD`
-    run once before it. The garbage collector runs
+    run once before it and `TIMES` in it. The garbage collector runs
     before each sample, not in it, and passes over what was there before the first one.
     """
     repeats: dict[str, int] = {}
     once: dict[str, float] = {}
+    cold: dict[str, bool] = {}
     seconds: dict[str, list[float]] = {name: [] for name in works}
     gc.collect()
     gc.freeze()  # or collecting takes longer than most works do
@@ -100,10 +103,12 @@ def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2)
             for _ in range(warmup):
                 work()
             once[name] = _seconds(work, 1, options.device)
-            repeats[name] = 1 if options.quick else max(1, round(SHORTEST / once[name]))
+            cold[name] = SHORTEST < once[name] < COLD and not options.quick
+            least = TIMES if cold[name] else 1
+            repeats[name] = 1 if options.quick else max(least, round(SHORTEST / once[name]))
         for _ in range(options.samples):
             for name, work in works.items():
-                if once[name] < COLD and repeats[name] == 1 and not options.quick:
+                if cold[name]:
                     work()
                 seconds[name].append(_seconds(work, repeats[name], options.device))
     finally:

@@ -44,7 +44,7 @@ def test_works_take_turns_and_short_ones_are_repeated(clock):
     samples = interleaved(works, Options(runs=3), warmup=1)
 
     # One for warming up, one to see how long it takes; then turns.
-    turn = ["short"] * 5 + ["cold"] * 2 + ["long"]
+    turn = ["short"] * 5 + ["cold"] * 4 + ["long"]
     assert calls == ["short"] * 2 + ["cold"] * 2 + ["long"] * 2 + turn * 3
     assert samples.median("cold") == pytest.approx(0.1)
     assert samples.median("short") == pytest.approx(1e-3)
