@@ -220,7 +220,7 @@ class Run:
             if self.training is None:
                 self.training = self._new_training(genotype)
             self._keep(self.training)
-            if self.recipe.finetune is not None:
+            if self.recipe.finetune:
                 if self.finetuning is None:
                     self.finetuning = self._new_finetuning(self.training.model)
                 self._keep(self.finetuning)
@@ -260,10 +260,11 @@ class Run:
 
     def _new_finetuning(self, model: nn.Module) -> tn.Training:
         recipe = self.recipe
-        assert recipe.finetune is not None
         patch, batch = recipe.train_patch, recipe.train_batch
         batches = self._batches(self.split.train, "finetune", patch, batch)
-        return tn.Training(model, self.loss, batches, recipe.finetune)
+        config = recipe.finetuning()
+        assert config is not None
+        return tn.Training(model, self.loss, batches, config)
 
     def _derived(self, genotype: tn.Genotype, *, inherit: bool = True) -> tn.Network:
         """The network that was found, as the search leaves it or with fresh weights."""

@@ -2,7 +2,7 @@
 
     python -m examples.sr_trilevel.study tiny --data T91 --sets Set5 Set14
 
-RECIPE is a size (tiny: that and every variant of it) or SIZE/VARIANT. Every recipe gets one file
+RECIPE is SIZE/VARIANT, or a size for all its variants (visual wants --features). Every recipe gets one file
 in the folder of results, with the command, the date and the hardware beside all numbers. A run
 that is finished is not run again, and one that was interrupted goes on.
 """
@@ -74,24 +74,31 @@ class Job:
     folder: Path
 
 
-def recipes_of(names: Sequence[str]) -> list[str]:
-    """Recipes by name, a size standing for itself and all its variants.
+def recipes_of(names: Sequence[str], *, features: bool = False) -> list[str]:
+    """Recipes by name, a size standing for all its variants (one is the method as published).
+
+    Args:
+        names: of recipes or sizes.
+        features: whether there is a file of features; without, a size stands for no variant that
+            wants one.
 
     Raises:
         UnknownNameError: there is no such recipe.
 
-    >>> recipes_of(["tiny/softmax"]), len(recipes_of(["tiny"])) == 1 + len(VARIANTS)
+    >>> recipes_of(["tiny/softmax"]), len(recipes_of(["tiny"], features=True)) == len(VARIANTS)
     (['tiny/softmax'], True)
     """
     found = []
     for name in names:
         find_recipe(name)
-        found += [name] if "/" in name else [name, *(f"{name}/{v}" for v in VARIANTS)]
+        every = [f"{name}/{variant}" for variant in VARIANTS]
+        seen = [one for one in every if features or not find_recipe(one).loss.perceptual]
+        found += [name] if "/" in name else seen
     return list(dict.fromkeys(found))
 
 
 def _go(options: argparse.Namespace) -> None:
-    recipes = recipes_of(options.recipes)
+    recipes = recipes_of(options.recipes, features=options.features is not None)
     out, results = Path(options.out), Path(options.results)
     results.mkdir(parents=True, exist_ok=True)
     jobs = {

@@ -210,3 +210,25 @@ def test_a_random_search_has_the_same_steps_and_budget():
     assert (config.train_steps, config.seed) == (recipe.search.total_steps, 3)
     assert config.within is not None
     assert config.within.limit == recipe.budget()
+
+
+def test_variants_can_be_combined():
+    recipe = find_recipe("paper/A+visual+lambda-0")
+
+    assert (recipe.name, recipe.backbone, recipe.order_strength) == (
+        "paper/A+visual+lambda-0",
+        "A",
+        0.0,
+    )
+    assert recipe.loss.perceptual > 0
+
+
+def test_finetuning_for_visual_quality():
+    """Appendix A.2: 1800 epochs after the 900, halved at 225, 450, 900 and 1350."""
+    config = find_recipe("paper/visual").finetuning()
+
+    assert config is not None
+    assert config.steps == 2 * paper().train.steps
+    rates = [config.schedule(epoch / 1800) for epoch in (224, 225, 450, 900, 1350)]
+    assert rates == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
+    assert paper().finetuning() is None

@@ -72,12 +72,12 @@ def test_a_study_runs_every_seed_once_and_puts_down_what_they_say(runs, tmp_path
 
 
 def test_a_run_that_fails_ends_the_study_with_its_reason(runs, tmp_path, capsys):
-    command = ["smoke", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "runs")]
+    command = ["smoke/A", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "runs")]
 
     assert main([*command, "--results", str(tmp_path / "results")]) == 2
     text = capsys.readouterr().err
     assert "every run of a study comes to its end" in text
-    assert "smoke, seed 0" in text
+    assert "smoke/A, seed 0" in text
 
 
 def test_an_interrupted_run_goes_on(runs, tmp_path, monkeypatch):
@@ -99,7 +99,9 @@ def test_an_interrupted_run_goes_on(runs, tmp_path, monkeypatch):
 
 
 def test_a_size_stands_for_all_its_variants():
-    assert study.recipes_of(["tiny"]) == ["tiny", *(f"tiny/{variant}" for variant in VARIANTS)]
+    every = [f"tiny/{variant}" for variant in VARIANTS]
+    assert study.recipes_of(["tiny"], features=True) == every
+    assert study.recipes_of(["tiny"]) == [name for name in every if name != "tiny/visual"]
     assert study.recipes_of(["tiny/softmax", "smoke/A", "tiny/softmax"]) == [
         "tiny/softmax",
         "smoke/A",

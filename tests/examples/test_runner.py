@@ -1,0 +1,184 @@
+"""What variants change in a run: its search, what is trained, on which loss, from which weights."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import trinas as tn
+from examples.sr_trilevel import runner
+from examples.sr_trilevel.checkpoint import load_checkpoint
+from examples.sr_trilevel.data import builtin_images
+from examples.sr_trilevel.features import TORCHVISION, Features
+from examples.sr_trilevel.imaging import bicubic
+from examples.sr_trilevel.losses import LossWeights
+from examples.sr_trilevel.metrics import score
+from examples.sr_trilevel.pack import Packing, pack
+from examples.sr_trilevel.recipes import find_recipe
+from examples.sr_trilevel.runner import Run
+
+
+def short(name: str):
+    """A variant of the smoke recipe with hardly any steps."""
+    recipe = find_recipe(f"smoke/{name}")
+    return attrs.evolve(
+        recipe,
+        search=attrs.evolve(recipe.search, pretrain_steps=2, search_steps=2),
+        train=attrs.evolve(recipe.train, steps=2),
+        candidates=3,
+    )
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture
+def features(monkeypatch, tmp_path):
+    """A small network of features in the place of a published one."""
+    layers = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 4, 3))
+    monkeypatch.setattr(runner, "load_features", lambda _: Features("small", layers, TORCHVISION))
+    (tmp_path / "features.pth").write_bytes(b"weights")
+    return str(tmp_path / "features.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "inherits"), [("bilevel", "a-a-b", True), ("scratch", None, False)]
+)
+def test_weights_are_inherited_or_drawn_anew(name, network, inherits, tmp_path, monkeypatch):
+    begun = []
+    inner = tn.Training.__init__
+
+    def note(self, model, *arguments):
+        begun.append({key: value.clone() for key, value in model.state_dict().items()})
+        inner(self, model, *arguments)
+
+    monkeypatch.setattr(tn.Training, "__init__", note)
+    run = Run(short(name), out=tmp_path)
+    run.go()
+
+    left = tn.build(run.graph, run._genotype(), inherit=run.net).state_dict()
+    assert all(torch.equal(begun[0][key], left[key]) for key in left) == inherits
+    if network is not None:
+        assert results(tmp_path)["path"] == network
+
+
+def test_a_random_search_keeps_to_the_budget_and_has_no_mixture_to_tell_of(tmp_path):
+    recipe = short("random")
+    run = Run(recipe, out=tmp_path)
+    run.go()
+
+    assert isinstance(run.search, tn.RandomSearch)
+    facts = results(tmp_path)
+    assert [row["name"] for row in facts["rows"]] == ["bicubic", "derived", "trained"]
+    assert (facts["entropy"], facts["one_hot"]) == (None, None)
+    assert facts["search_steps"] == recipe.search.total_steps + 3
+    assert tn.cost.macs(run.graph, run.search.best) <= recipe.budget()
+    assert "one-hot" not in (tmp_path / "results.md").read_text()
+
+
+def test_softmax_ends_far_from_one_network_and_sparsestmax_in_one(tmp_path):
+    facts = {}
+    for name in ("softmax", "lambda-0.1"):
+        Run(short(name), out=tmp_path / name).go()
+        facts[name] = results(tmp_path / name)
+
+    assert min(facts["softmax"]["entropy"].values()) > 0.9
+    assert facts["softmax"]["supernet_minus_derived"] > 0
+    assert facts["lambda-0.1"]["entropy"] == {"alpha": 0.0, "beta": 0.0}
+
+
+def test_for_visual_quality_pretraining_and_training_have_content_alone(features, tmp_path):
+    recipe = short("visual")
+    run = Run(recipe, out=tmp_path, features=features)
+    seen = []
+    inner = run.loss.forward
+
+    def note(prediction, target):
+        seen.append((run.search.step, run.training is not None, run.loss.weights))
+        return inner(prediction, target)
+
+    run.loss.forward = note
+    run.go()
+
+    assert run.training is not None
+    assert run.finetuning is not None
+    assert run.finetuning.model is run.training.model
+    assert run.finetuning.step == 4, "two for each of training"
+    for step, trained, weights in seen:
+        assert weights == (LossWeights() if step < 2 and not trained else recipe.loss)
+    assert {phase for phase, _, _ in load_checkpoint(tmp_path)["curve"]} == {
+        "pretrain",
+        "search",
+        "train",
+    }
+
+
+def test_interrupted_while_it_is_finetuned_it_ends_with_the_same_weights(
+    features, tmp_path, monkeypatch
+):
+    whole = Run(short("visual"), out=tmp_path / "whole", features=features)
+    whole.go()
+    run = Run(short("visual"), out=tmp_path / "broken", features=features)
+    inner = tn.Training.advance
+
+    def stop(self):
+        if run.finetuning is not None and self.step == 2:
+            run._save()
+            raise KeyboardInterrupt
+        return inner(self)
+
+    monkeypatch.setattr(tn.Training, "advance", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.go()
+    monkeypatch.setattr(tn.Training, "advance", inner)
+
+    again = Run(short("visual"), out=tmp_path / "broken", features=features, resume=True)
+    assert again.finetuning is not None
+    assert again.finetuning.step == 2
+    again.go()
+
+    expected = whole.training.model.state_dict()
+    for key, value in again.training.model.state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
+
+
+def test_a_perceptual_loss_wants_features(tmp_path):
+    with pytest.raises(tn.errors.ConfigError, match="a perceptual term needs a network"):
+        Run(short("visual"), out=tmp_path)
+
+
+def test_every_stage_is_scored_on_further_sets(tmp_path):
+    picture = builtin_images()["chelsea"][:, :100, :120]
+    folder = tmp_path / "Cats"
+    folder.mkdir()
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / "chelsea.png")
+
+    Run(short("lambda-0"), out=tmp_path / "run", sets=[folder]).go()
+
+    rows = results(tmp_path / "run")["rows"]
+    expected = score(bicubic(4), {"chelsea": picture})
+    assert rows[0]["sets"] == {
+        "Cats": {"psnr": round(expected.psnr, 3), "ssim": round(expected.ssim, 4)}
+    }
+    assert all(math.isfinite(row["sets"]["Cats"]["psnr"]) for row in rows)
+    assert "| Cats |" in (tmp_path / "run" / "results.md").read_text()
+
+
+def test_data_may_be_one_packed_file(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in builtin_images().items():
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+    pack(folder, tmp_path / "photos.zip", Packing(megabytes=1, crop=128))
+
+    run = Run(short("lambda-0"), out=tmp_path / "run", data=str(tmp_path / "photos.zip"))
+
+    assert all(image.shape == (3, 128, 128) for image in run.split.train.values())
+    run.go()
