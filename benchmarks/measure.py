@@ -35,11 +35,11 @@ SHORTEST = 5e-3
 """Seconds that one sample lasts at least; shorter works are repeated to fill them."""
 
 COLD = 0.5
-"""Works that last less than so many seconds, and need not be repeated to fill a sample, run once
-before it, unmeasured, and `TIMES` in it: another work left the caches and the allocator as it
-needs them, which a loop of equal steps never meets."""
+"""Works of `SHORTEST` to so many seconds run once unmeasured before each sample, and
+`WARM_REPEATS` in it: the work before left the caches cold, which a loop of equal steps never
+meets."""
 
-TIMES = 3
+WARM_REPEATS = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +89,7 @@ def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2)
     """Time several works in turn.
 
     Works shorter than `SHORTEST` are repeated within a sample, other ones shorter than `COLD`
-    run once before it and `TIMES` in it. The garbage collector runs
+    run once before it and `WARM_REPEATS` in it. The garbage collector runs
     before each sample, not in it, and passes over what was there before the first one.
     """
     repeats: dict[str, int] = {}
@@ -104,7 +104,7 @@ def interleaved(works: Mapping[str, Work], options: Options, *, warmup: int = 2)
                 work()
             once[name] = _seconds(work, 1, options.device)
             cold[name] = SHORTEST < once[name] < COLD and not options.quick
-            least = TIMES if cold[name] else 1
+            least = WARM_REPEATS if cold[name] else 1
             repeats[name] = 1 if options.quick else max(least, round(SHORTEST / once[name]))
         for _ in range(options.samples):
             for name, work in works.items():

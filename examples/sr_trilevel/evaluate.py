@@ -61,6 +61,8 @@ def _go(options: argparse.Namespace) -> None:
     print(network, flush=True)
     network.to(device_named(options.device))
     folders = [existing_folder(path) for path in options.sets]  # before any is scored
+    if options.json is not None:
+        existing_folder(Path(options.json).expanduser().parent)
     results = {}
     for folder in folders:
         result = score_folder(

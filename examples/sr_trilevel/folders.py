@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from examples.sr_trilevel.imaging import _opened as opened_picture
-from examples.sr_trilevel.imaging import _picture_files as picture_files
+from examples.sr_trilevel.imaging import opened, picture_files
 from trinas import errors
 
 
@@ -40,7 +39,7 @@ def sizes_of(
     skipped: dict[str, str] = {}
     for name, file in files.items():
         try:
-            with opened_picture(file) as picture:
+            with opened(file) as picture:
                 sizes[name] = picture.size
         except errors.DataError as error:
             if on_bad == "raise":

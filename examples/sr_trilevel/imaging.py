@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from trinas import errors
@@ -230,7 +230,8 @@ def bicubic(scale: int) -> Callable[[Tensor], Tensor]:
 def load_image(path: str | Path, *, keep_gray: bool = False) -> Tensor:
     """Read a picture of any format Pillow knows as `uint8` RGB `[3, H, W]`.
 
-    Gray is replicated to three channels, a palette is looked up, an alpha channel is dropped.
+    Gray is replicated to three channels, a palette is looked up, an alpha channel is dropped, and
+    a photograph is turned as its EXIF tag says.
 
     Args:
         path: the file.
@@ -240,8 +241,10 @@ def load_image(path: str | Path, *, keep_gray: bool = False) -> Tensor:
         DataError: the file is missing, truncated or not a picture, or holds more than 8 bits a
             channel; the message names the file and the reason.
     """
-    with _opened(path) as file:
-        if file.mode in _DEEP_MODES:
+    with opened(path) as file:
+        # Pillow opens 16-bit RGB as RGB, and tells by the name of the decoder alone.
+        deep = any(";16" in str(settings) for *_, settings in getattr(file, "tile", ()))
+        if file.mode in _DEEP_MODES or deep:
             raise errors.DataError(
                 "a picture must have 8 bits a channel",
                 got=f"Pillow mode {file.mode}",
@@ -249,7 +252,8 @@ def load_image(path: str | Path, *, keep_gray: bool = False) -> Tensor:
                 fix="Convert it to 8 bits first: how to map the range is your choice.",
             )
         gray = keep_gray and file.mode in ("1", "L", "LA")
-        tensor = torch.from_numpy(np.array(file.convert("L" if gray else "RGB")))
+        upright = ImageOps.exif_transpose(file)
+        tensor = torch.from_numpy(np.array(upright.convert("L" if gray else "RGB")))
     return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1).contiguous()
 
 
@@ -281,7 +285,7 @@ def read_folder(
     if on_bad not in ("raise", "skip"):
         raise errors.DataError('on_bad is "raise" or "skip"', got=on_bad, at="read_folder")
     root = existing_folder(path)
-    files = _picture_files(root)
+    files = picture_files(root)
     if not files:
         raise errors.DataError(
             "a folder holds no pictures", got=f"none of {', '.join(EXTENSIONS)}", at=root
@@ -322,8 +326,12 @@ def too_small(name: str | Path, width: int, height: int, least: int) -> errors.D
     )
 
 
-def _picture_files(root: Path) -> dict[str, Path]:
-    """Name to file, sorted by name; hidden files and folders (`._0001.png`) are no pictures."""
+def picture_files(root: Path) -> dict[str, Path]:
+    """The pictures in a folder and below it, by their path below it, sorted; not decoded.
+
+    A picture is told by its extension, of `EXTENSIONS`. Hidden files and folders
+    (`._0001.png`) are no pictures.
+    """
     files = {}
     for file in root.rglob("*"):
         below = file.relative_to(root)
@@ -349,7 +357,7 @@ def _sieve(
 
 
 def _sound(file: Path, least: int) -> Path:
-    with _opened(file) as picture:
+    with opened(file) as picture:
         width, height = picture.size
     if min(width, height) < least:
         raise too_small(file, width, height, least)
@@ -357,8 +365,12 @@ def _sound(file: Path, least: int) -> Path:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """An open picture file; what goes wrong inside the block is told with the file's name."""
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """An open picture file, of which only the header is read until the block asks for more.
+
+    Raises:
+        DataError: opening it or working with it in the block fails; the message names the file.
+    """
     try:
         with Image.open(path) as file:
             yield file

@@ -246,7 +246,10 @@ def score(
 def _score_one(
     model: Upscaler, name: str, image: Tensor, scale: int, protocol: Protocol
 ) -> ImageScore:
-    lr, hr = _pair(image, scale, protocol)
+    try:
+        lr, hr = _pair(image, scale, protocol)
+    except errors.ShapeError as error:
+        raise errors.ShapeError(error.rule, got=error.got, at=name, fix=error.fix) from None
     output = _run(model, lr, protocol)
     if output.shape != (1, *hr.shape):
         raise errors.ShapeError(

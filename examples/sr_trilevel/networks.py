@@ -20,6 +20,7 @@ import trinas as tn
 from examples.sr_trilevel.checkpoint import CHECKPOINT, load_checkpoint, restoring
 from examples.sr_trilevel.imaging import bicubic
 from examples.sr_trilevel.recipes import RECIPES, Recipe
+from examples.sr_trilevel.strategies import graph_of
 from examples.sr_trilevel.teachers import load_teacher
 from trinas import errors
 
@@ -154,8 +155,7 @@ def _of_run(folder: Path) -> SRNetwork:
             "a run's folder holds a checkpoint", got="none", at=folder / CHECKPOINT
         )
     state = load_checkpoint(folder)
-    training = state.get("finetuning") or state["training"]
-    if training is None:
+    if _last_stage(state) is None:
         raise errors.CheckpointError(
             "a network can be used when its training has begun",
             got="a run that is still searching",
@@ -165,7 +165,7 @@ def _of_run(folder: Path) -> SRNetwork:
     with restoring(folder):
         saved = json.loads(state["identity"]["recipe"])
         recipe = _recipe(saved, folder)
-    graph = tn.lower(recipe.space(), (3, SIDE, SIDE))
+    graph = graph_of(recipe, SIDE)
     genotype = tn.Genotype.load(folder / "genotype.json", graph)
     network = tn.build(graph, genotype)
     with restoring(folder):
@@ -175,15 +175,15 @@ def _of_run(folder: Path) -> SRNetwork:
     return SRNetwork(name, network, scale=recipe.scale, macs=macs)
 
 
-def _last_stage(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Training, or the fine-tuning behind it."""
+def _last_stage(state: Mapping[str, Any]) -> Any:
+    """Training, or the fine-tuning behind it; None where a run is still searching."""
     return state.get("finetuning") or state["training"]
 
 
 def _unfinished(state: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
     """How far a run has come that has not come to its end, in words."""
     stage = _last_stage(state)
-    last = bool(state.get("finetuning")) or saved.get("finetune") is None
+    last = bool(state.get("finetuning")) or not saved.get("finetune")
     step, total = stage["step"], stage["total_steps"]
     if last and step >= total:
         return ""

@@ -159,10 +159,10 @@ class Row:
         cls, name: str, score: Score, params: int, macs: int | None, sets: Mapping[str, Score]
     ) -> Row:
         """A row from the scores on the pictures held out and on further sets."""
-        psnr, ssim = _rounded(score).values()
+        own = _rounded(score)
         protocol = score.protocol.line(score.scale)
         others = {folder: _rounded(s) for folder, s in sets.items()}
-        return cls(name, psnr, ssim, params, macs, protocol, others)
+        return cls(name, own["psnr"], own["ssim"], params, macs, protocol, others)
 
 
 def _rounded(score: Score) -> dict[str, float]:
@@ -171,8 +171,8 @@ def _rounded(score: Score) -> dict[str, float]:
 
 def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``results.md``."""
-    data = {**facts, "rows": [attrs.asdict(row) for row in rows]}
-    text = json.dumps(data, indent=2) + "\n"
+    data = _finite({**facts, "rows": [attrs.asdict(row) for row in rows]})
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     (out / "results.json").write_text(text, encoding="utf-8")
     sets = list(rows[0].sets)
     heads = ["network", "PSNR (dB)", "gain", "SSIM", *sets, "parameters", "MACs at 256x256"]
@@ -193,6 +193,15 @@ def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
         "",
     ]
     (out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON has not, such as the PSNR of equal pictures."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _convergence(facts: Mapping[str, Any]) -> str:

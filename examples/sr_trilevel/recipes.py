@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
+import torch
 
 import trinas as tn
 from examples.sr_trilevel.efficient import efficient
@@ -16,7 +17,7 @@ from examples.sr_trilevel.space import RATIOS, Paths, backbone_a, backbone_b, la
 
 Backbone: TypeAlias = Literal["A", "B", "efficient"]
 RelaxationName: TypeAlias = Literal["sparsestmax", "sparsemax", "softmax", "gumbel"]
-Strategy: TypeAlias = Literal["gradient", "random"]
+StrategyName: TypeAlias = Literal["gradient", "random"]
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +34,8 @@ class Recipe:
         convs: most plain convolutions (in A: upsamplings, as many as the scale takes) on a path.
         ratios: searched shares of the full width.
         paths: what is searched at network level: ``tree``, ``trellis`` or ``fixed`` (nothing).
+        network: name of a published network that is trained instead of searching for one; see
+            `strategies.FixedNetwork`.
         strategy: ``gradient`` is the paper's; ``random`` trains the supernet one network a step
             and takes the best of `candidates` random networks within the budget.
         candidates: networks that a random search scores.
@@ -63,7 +66,8 @@ class Recipe:
     convs: int = 2
     ratios: Sequence[float] = RATIOS
     paths: Paths = "tree"
-    strategy: Strategy = "gradient"
+    network: str | None = None
+    strategy: StrategyName = "gradient"
     candidates: int = 50
     relaxation: RelaxationName = "sparsestmax"
     order_strength: float = 0.1
@@ -300,10 +304,39 @@ def tiny() -> Recipe:
     )
 
 
+def hour() -> Recipe:
+    """The paper's space for one hour of a fast GPU: fewer and larger steps, in bfloat16."""
+    return Recipe(
+        name="hour",
+        search=tn.SearchConfig(
+            pretrain_steps=1000,
+            search_steps=2000,
+            weight_lr=5e-4,
+            weight_schedule=tn.CosineDecay(0.3),
+            arch_lr=3e-3,
+            pretrain_passes=("widest", "narrowest"),
+            cost=tn.CostControl(target=1.0, weight=0.01, every=200, band=(0.7, 1.1)),
+            prune_after=200,
+            autocast=torch.bfloat16,
+        ),
+        mac_share=0.4,
+        train_patch=48,
+        train_batch=32,
+        flips="dihedral",
+        train=tn.TrainConfig(
+            steps=40_000,
+            lr=1e-3,
+            schedule=tn.CosineDecay(warmup=0.01),
+            autocast=torch.bfloat16,
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "smoke": smoke,
     "tiny": tiny,
     "demo": demo,
+    "hour": hour,
     "paper": paper,
 }
 
@@ -326,6 +359,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         # 3e-5 for the pruned SqueezeNet; other features have another size.
         {"loss": LossWeights(content=1.0, perceptual=3e-5), "finetune": 2.0},
     ),
+    "table9": (
+        "the network of Table 9, from scratch and without a search",
+        {"network": "table9_psnr_B"},
+    ),
+    "bsrn_m": (
+        "BSRN of 0.27 M parameters, a network of the efficient space, without a search",
+        {"network": "bsrn_m"},
+    ),
     "efficient": ("today's efficient blocks", {"backbone": "efficient"}),
 }
 """What is changed of a recipe of any size, one thing each, by the name behind the stroke."""
@@ -336,6 +377,7 @@ def find_recipe(name: str) -> Recipe:
 
     Raises:
         UnknownNameError: there is no such size or variant.
+        ConfigError: two variants contradict each other.
 
     >>> find_recipe("paper/softmax").relaxation
     'softmax'
@@ -347,10 +389,18 @@ def find_recipe(name: str) -> Recipe:
     wanted = rest.split("+") if stroke else []
     _known("size", size, RECIPES, name)
     recipe = RECIPES[size]()
+    changed: dict[str, Any] = {}
     for variant in wanted:
         _known("variant", variant, VARIANTS, name)
         _, changes = VARIANTS[variant]
-        recipe = attrs.evolve(recipe, **changes)
+        if twice := set(changes) & set(changed):
+            raise tn.errors.ConfigError(
+                "each of a recipe's variants changes something else",
+                got=f"{' and '.join(sorted(twice))} twice",
+                at=name,
+            )
+        changed |= changes
+    recipe = attrs.evolve(recipe, **changed)
     return attrs.evolve(recipe, name=name) if wanted else recipe
 
 

@@ -17,6 +17,7 @@ Without ``--data`` it uses the photographs that scikit-image carries. The output
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
                 seed=options.seed,
                 device=options.device,
                 skip_bad=options.skip_bad,
+                minutes=options.minutes,
                 resume=options.resume,
             ).go()
     except (tn.TrinasError, OSError) as error:
@@ -75,11 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="folder of pictures (DIV2K's layout is known), or a pack")
     add("--skip-bad", action="store_true", help="leave out pictures that are broken or too small")
     add("--sets", metavar="DIR", nargs="+", default=(), help="folders of pictures to score on")
-    add("--teacher", metavar="FILE", help="weights whose output is the target (BSRN, RLFN, RRDB)")
+    add("--teacher", metavar="FILE", help="weights whose output is the target; see the docs")
     add("--teacher-cache", metavar="DIR", help="folder of its output (default: OUT/targets)")
     add("--features", metavar="FILE", help="weights that the perceptual loss looks through")
     add("--out", metavar="DIR", help="output folder (default: runs/RECIPE)")
     add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
+    add("--minutes", type=float, default=math.inf, help="stop after so long; --resume goes on")
     add("--seed", type=int, default=0, help="of weights, search and patches (default: 0)")
     add("--device", metavar="NAME", help="torch device (default: cuda if there is one)")
     return parser

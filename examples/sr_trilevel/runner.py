@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +41,8 @@ from examples.sr_trilevel.outputs import FILES, Progress, Row, write_pictures, w
 from examples.sr_trilevel.packed import packed_images
 from examples.sr_trilevel.recipes import Recipe
 from examples.sr_trilevel.space import path_of
+from examples.sr_trilevel.strategies import Stage, graph_of, strategy_of
 from examples.sr_trilevel.targets import VERSION, Targets, load_targets
-
-Searching: TypeAlias = tn.Search | tn.RandomSearch
-Stage: TypeAlias = Searching | tn.Training
 
 
 class Run:
@@ -60,6 +59,7 @@ class Run:
         seed: of everything drawn.
         device: torch device.
         skip_bad: leave out pictures that cannot be used instead of refusing the folder.
+        minutes: stop after so long, as when asked to; for a machine that is lent for a while.
         resume: go on from the checkpoint in `out`.
 
     Raises:
@@ -82,8 +82,10 @@ class Run:
         seed: int = 0,
         device: str | None = None,
         skip_bad: bool = False,
+        minutes: float = math.inf,
         resume: bool = False,
     ) -> None:
+        self._end = time.monotonic() + 60 * minutes
         state = load_checkpoint(out) if resume else None
         self.recipe = recipe
         self.out = out
@@ -109,15 +111,14 @@ class Run:
         }
         if state is not None:  # before thousands of pictures are read
             check_identity(state["identity"], self.identity, out)
-        self.sets = {
-            existing_folder(folder).resolve().name: read_folder(folder, keep_gray=True)[0]
-            for folder in sets
-        }
+        self.sets = self._sets(sets)
         self.split = self._pictures(data, skip_bad)
         self.identity["pictures"] = f"{self.split} [{_digest(self.split.listing().encode())}]"
-        self.graph, self.net = self._supernet()
         self._prefetched = ExitStack()
-        self.search = self._new_search()
+        self.strategy = strategy_of(
+            recipe, self._search_batches(), self.loss, seed=seed, device=self.device
+        )
+        self.graph, self.search = self.strategy.graph, self.strategy.stage
         self.training: tn.Training | None = None
         self.finetuning: tn.Training | None = None
         self._progress = Progress(self._psnr, recipe.radius())
@@ -145,6 +146,27 @@ class Run:
         seen = load_features(features) if features is not None else None
         return SRLoss(weights, seen).to(self.device)
 
+    def _sets(self, folders: Sequence[str | Path]) -> dict[str, dict[str, Tensor]]:
+        """Sets of pictures by the names of their folders."""
+        places = {existing_folder(folder).resolve().name: folder for folder in folders}
+        if len(places) < len(folders):
+            raise tn.errors.DataError(
+                "every set has a name of its own",
+                got=", ".join(map(str, folders)),
+                at="--sets",
+                fix="Rename a folder.",
+            )
+        sets = {name: read_folder(place, keep_gray=True)[0] for name, place in places.items()}
+        for images in sets.values():
+            self._check_small(images)
+        return sets
+
+    def _check_small(self, images: Mapping[str, Tensor]) -> None:
+        """Scores come last: whether they can be taken is asked now, of the small ones."""
+        small = {n: image for n, image in images.items() if min(image.shape[-2:]) < 64}
+        if small:
+            self._score(None, small)
+
     def _pictures(self, place: str | None, skip_bad: bool) -> Split:
         recipe = self.recipe
         if place is None:
@@ -154,30 +176,8 @@ class Run:
             parts = packed_images(Path(place).expanduser(), min_size=side)
         else:
             parts = folder_images(place, min_size=side, on_bad="skip" if skip_bad else "raise")
-        # Scores come last: whether they can be taken is asked now. Doubtful are only small ones.
-        small = {n: image for n, image in parts.held_out.items() if min(image.shape[-2:]) < 64}
-        if small:
-            self._score(None, small)
+        self._check_small(parts.held_out)
         return parts
-
-    def _supernet(self) -> tuple[tn.Graph, tn.Supernet]:
-        recipe = self.recipe
-        torch.manual_seed(self.seed)
-        graph = tn.lower(recipe.space(), (3, recipe.patch, recipe.patch))
-        generator = torch.Generator().manual_seed(self.seed)
-        net = tn.compile_supernet(
-            graph, recipe.relaxations(), init_std=recipe.arch_std, generator=generator
-        )
-        return graph, net.to(self.device)
-
-    def _new_search(self) -> Searching:
-        recipe = self.recipe
-        first, second = self._search_batches()
-        if recipe.strategy == "random":
-            return tn.RandomSearch(
-                self.net, self.loss, first, second, recipe.random_config(self.seed)
-            )
-        return tn.Search(self.net, self.loss, first, second, config=recipe.search_config(self.seed))
 
     def _search_batches(self) -> tuple[tn.Batches, tn.Batches]:
         """For the weights and for the architecture: halves that share no pixel."""
@@ -215,7 +215,7 @@ class Run:
         self._greet()
         with self._prefetched:
             self._keep(self.search)
-            genotype = self._genotype()
+            genotype = self.strategy.genotype()
             genotype.save(self.out / "genotype.json")
             if self.training is None:
                 self.training = self._new_training(genotype)
@@ -237,25 +237,22 @@ class Run:
         print(f"{self.recipe.name}: {self.split}")
         for name, reason in self.split.skipped[:3]:
             print(f"skipped {name}: {reason}")
-        networks = tn.cardinality(self.recipe.space())
-        many = f"{networks:,}" if networks < 1e6 else f"{networks:.2g}"
-        print(f"space: {len(self.graph.decisions)} decisions, {many} networks")
+        if self.recipe.network is not None:
+            print(f"network: {self.recipe.network}, without a search")
+        else:
+            networks = tn.cardinality(self.recipe.space())
+            many = f"{networks:,}" if networks < 1e6 else f"{networks:.2g}"
+            print(f"space: {len(self.graph.decisions)} decisions, {many} networks")
         if self.targets is not None:
             print(f"targets: {self.targets.teacher.name}, kept in {self.targets.folder}")
         print(f"on {self.device}, into {self.out}", flush=True)
-
-    def _genotype(self) -> tn.Genotype:
-        """The network that was found."""
-        if isinstance(self.search, tn.RandomSearch):
-            return self.search.best
-        return tn.derive(self.net)
 
     def _new_training(self, genotype: tn.Genotype) -> tn.Training:
         """On content; from the weights of the search, or from scratch."""
         recipe = self.recipe
         batches = self._batches(self.split.train, "train", recipe.train_patch, recipe.train_batch)
         torch.manual_seed(self.seed)  # of weights from scratch
-        model = self._derived(genotype, inherit=recipe.inherit)
+        model = self.strategy.network(genotype, inherit=recipe.inherit)
         return tn.Training(model, SRLoss(LossWeights()), batches, recipe.train)
 
     def _new_finetuning(self, model: nn.Module) -> tn.Training:
@@ -265,11 +262,6 @@ class Run:
         config = recipe.finetuning()
         assert config is not None
         return tn.Training(model, self.loss, batches, config)
-
-    def _derived(self, genotype: tn.Genotype, *, inherit: bool = True) -> tn.Network:
-        """The network that was found, as the search leaves it or with fresh weights."""
-        weights = self.net if inherit else None
-        return tn.build(self.graph, genotype, inherit=weights).to(self.device)
 
     def _keep(self, stage: Stage) -> None:
         """Run a stage to its end; save at its end, now and then, and when asked to stop.
@@ -281,6 +273,7 @@ class Run:
             self._weigh(stage)
             for _ in self._progress.follow(stage):
                 self._weigh(stage)
+                stop.asked = stop.asked or time.monotonic() > self._end
                 if stop.asked:
                     break
                 if self._progress.time_to_save():
@@ -291,23 +284,25 @@ class Run:
             raise KeyboardInterrupt
 
     def _weigh(self, stage: Stage) -> None:
-        """Set the terms of the loss for the next step: pretraining has content alone."""
+        """Set the terms of the loss for the next step: pretraining has content alone.
+
+        One loss for both phases, whose terms change, as a search is given one for all its steps.
+        """
         first = isinstance(stage, tn.Search) and stage.step < stage.config.pretrain_steps
         self.loss.weights = LossWeights() if first else self.recipe.loss
 
     def _finish(self, genotype: tn.Genotype, model: nn.Module) -> list[Row]:
-        derived = self._derived(genotype)
         # Costs are quoted for this input in the field, whatever the patches.
-        cost = tn.cost.count(tn.lower(self.recipe.space(), (3, 256, 256)), dict(genotype))
-        supernet_weights = sum(p.numel() for p in self.net.weight_parameters())
-        stages: list[tuple[str, nn.Module | None, int, int | None]] = [
-            ("bicubic", None, 0, None),
-            ("supernet", self.net, supernet_weights, None),
-            ("derived", derived, cost.params, cost.macs),
-            ("trained", model, cost.params, cost.macs),
-        ]
-        if isinstance(self.search, tn.RandomSearch):  # whose supernet is no mixture
-            stages.pop(1)
+        cost = tn.cost.count(graph_of(self.recipe, 256), dict(genotype))
+        mixture = self.strategy.mixture
+        stages: list[tuple[str, nn.Module | None, int, int | None]] = [("bicubic", None, 0, None)]
+        if mixture is not None:
+            weights = sum(p.numel() for p in mixture.weight_parameters())
+            stages.append(("supernet", mixture, weights, None))
+        derived = self.strategy.network(genotype, inherit=True)
+        if self.strategy.steps:
+            stages.append(("derived", derived, cost.params, cost.macs))
+        stages.append(("trained", model, cost.params, cost.macs))
         rows = []
         for name, network, params, macs in stages:
             sets = {folder: self._score(network, s) for folder, s in self.sets.items()}
@@ -326,51 +321,20 @@ class Run:
 
     def _facts(self, genotype: tn.Genotype, derived: tn.Network) -> dict[str, Any]:
         """What else a reader of the results wants to know."""
-        recipe, search = self.recipe, self.search
-        random = isinstance(search, tn.RandomSearch)
+        recipe = self.recipe
         return {
             "recipe": recipe.name,
             "seed": self.seed,
             "held_out": sorted(self.split.held_out),
-            "path": genotype["trunk"] if recipe.backbone == "efficient" else self._path(genotype),
-            "one_hot": None if random else self._one_hot(),
-            "entropy": None if random else self._entropy(),
-            "supernet_minus_derived": None if random else self._difference(derived),
-            "search_steps": search.total if random else recipe.search.total_steps,
+            "path": path_of(genotype, recipe.at_most),
+            **self.strategy.facts(derived),
+            "search_steps": self.strategy.steps,
             "train_steps": recipe.train.steps,
             "teacher": None if self.targets is None else self.targets.teacher.name,
             "torch": torch.__version__.split("+")[0],
             "device": str(self.device),
+            "curve": self._progress.curve,
         }
-
-    def _path(self, genotype: tn.Genotype) -> str:
-        return path_of(genotype, self.recipe.at_most)
-
-    def _difference(self, derived: tn.Network) -> float:
-        """How far the supernet and the network that was found are apart on a batch."""
-        lr, _ = self.search.train(0)
-        self.net.eval()
-        derived.eval()
-        with torch.no_grad():
-            return float((self.net(lr) - derived(lr)).abs().max())
-
-    def _one_hot(self) -> dict[str, bool]:
-        weights = self.net.weights()
-        return {
-            name: all(sum(w != 0 for w in weights[path]) == 1 for path in self._of_kind(kind))
-            for name, kind in (("alpha", "operation"), ("beta", "path"))
-        }
-
-    def _entropy(self) -> dict[str, float]:
-        """Mean entropy of the decisions of a kind, as a share of the largest there can be."""
-        odds = self.net.odds()
-        return {
-            name: _mean([_spread(odds[path]) for path in self._of_kind(kind)])
-            for name, kind in (("alpha", "operation"), ("beta", "path"))
-        }
-
-    def _of_kind(self, kind: str) -> list[str]:
-        return [path for path, d in self.graph.decisions.items() if d.kind == kind]
 
     def _psnr(self) -> float:
         """PSNR of whatever is being trained.
@@ -386,7 +350,7 @@ class Run:
         side = 32 * self.recipe.scale
         top, left = (max(0, (n - side) // 2) for n in image.shape[-2:])
         crop = {name: image[:, top : top + side, left : left + side]}
-        return self._score(self.net if stage is None else stage.model, crop).psnr
+        return self._score(self.strategy.searched if stage is None else stage.model, crop).psnr
 
     # -- checkpoints -----------------------------------------------------------------------
 
@@ -405,26 +369,11 @@ class Run:
             self._progress.curve[:] = state["curve"]
             self.search.load_state_dict(state["search"])
             if state["training"] is not None:
-                self.training = self._new_training(self._genotype())
+                self.training = self._new_training(self.strategy.genotype())
                 self.training.load_state_dict(state["training"])
             if state["finetuning"] is not None and self.training is not None:
                 self.finetuning = self._new_finetuning(self.training.model)
                 self.finetuning.load_state_dict(state["finetuning"])
-
-
-def _spread(odds: Sequence[float]) -> float:
-    """Entropy as a share of the largest there can be, in [0, 1].
-
-    >>> [round(_spread(odds), 3) for odds in ([1.0, 0.0], [0.5, 0.5], [0.25, 0.75])]
-    [0.0, 1.0, 0.811]
-    """
-    if len(odds) < 2:
-        return 0.0
-    return -sum(p * math.log(p) for p in odds if p > 0) / math.log(len(odds))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 def _digest(content: bytes) -> str:

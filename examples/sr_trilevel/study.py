@@ -2,9 +2,9 @@
 
     python -m examples.sr_trilevel.study tiny --data T91 --sets Set5 Set14
 
-RECIPE is SIZE/VARIANT, or a size for all its variants (visual wants --features). Every recipe gets one file
-in the folder of results, with the command, the date and the hardware beside all numbers. A run
-that is finished is not run again, and one that was interrupted goes on.
+RECIPE is SIZE/VARIANT, or a size for all its variants (visual wants --features). Every recipe
+gets one file in the folder of results, with the command, the date and the hardware beside all
+numbers. A run that is finished is not run again, and one that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -91,13 +91,14 @@ def recipes_of(names: Sequence[str], *, features: bool = False) -> list[str]:
     found = []
     for name in names:
         find_recipe(name)
-        every = [f"{name}/{variant}" for variant in VARIANTS]
-        seen = [one for one in every if features or not find_recipe(one).loss.perceptual]
-        found += [name] if "/" in name else seen
+        every = [name] if "/" in name else [f"{name}/{variant}" for variant in VARIANTS]
+        given = features or "/" in name
+        found += [one for one in every if given or not find_recipe(one).loss.perceptual]
     return list(dict.fromkeys(found))
 
 
 def _go(options: argparse.Namespace) -> None:
+    _check(options)
     recipes = recipes_of(options.recipes, features=options.features is not None)
     out, results = Path(options.out), Path(options.results)
     results.mkdir(parents=True, exist_ok=True)
@@ -105,9 +106,10 @@ def _go(options: argparse.Namespace) -> None:
         recipe: [Job(recipe, seed, out / _file(recipe) / str(seed)) for seed in options.seeds]
         for recipe in recipes
     }
+    running: set[subprocess.Popen[bytes]] = set()
     with ThreadPoolExecutor(options.jobs) as pool:
         pending = {
-            recipe: [pool.submit(_run, job, options) for job in of_recipe]
+            recipe: [pool.submit(_run, job, options, running) for job in of_recipe]
             for recipe, of_recipe in jobs.items()
         }
         for recipe, futures in pending.items():
@@ -115,6 +117,8 @@ def _go(options: argparse.Namespace) -> None:
                 seconds = [future.result() for future in futures]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for child in list(running):
+                    child.terminate()  # leaves a checkpoint to go on from
                 raise
             record = {**_facts(options, recipe), "runs": []}
             for job, took in zip(jobs[recipe], seconds):
@@ -124,16 +128,26 @@ def _go(options: argparse.Namespace) -> None:
             print(f"{recipe}: {line_of(record)}", flush=True)
 
 
+def _check(options: argparse.Namespace) -> None:
+    if len(set(options.seeds)) < len(options.seeds):
+        raise tn.errors.ConfigError(
+            "every seed of a study is another", got=" ".join(map(str, options.seeds)), at="--seeds"
+        )
+    if options.jobs < 1:
+        raise tn.errors.ConfigError("there is at least one job", got=options.jobs, at="--jobs")
+
+
 def _file(recipe: str) -> str:
     return recipe.replace("/", "-")
 
 
-def _run(job: Job, options: argparse.Namespace) -> float:
+def _run(job: Job, options: argparse.Namespace, running: set[subprocess.Popen[bytes]]) -> float:
     """Do a run, or what is left of it; the seconds it took in all."""
     job.folder.mkdir(parents=True, exist_ok=True)
     clock = job.folder / "seconds"
     before = float(clock.read_text()) if clock.exists() else 0.0
     if (job.folder / "results.json").exists():
+        _check_settings(job, options)
         return before
     command = [sys.executable, "-m", "examples.sr_trilevel.run", job.recipe]
     command += ["--seed", str(job.seed), "--out", str(job.folder)]
@@ -147,48 +161,87 @@ def _run(job: Job, options: argparse.Namespace) -> float:
     surroundings = {**os.environ, **(one if options.jobs > 1 else {})}
     started = time.monotonic()
     with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
-        done = subprocess.run(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=surroundings,
-            check=False,
-        )
+        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=surroundings)
+        running.add(child)
+        status = child.wait()
+        running.discard(child)
     took = before + time.monotonic() - started
     clock.write_text(f"{took:.0f}\n", encoding="utf-8")
-    if done.returncode != 0:
+    if status != 0:
         last = (job.folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise tn.errors.ConfigError(
             "every run of a study comes to its end",
-            got="".join(last) or f"exit status {done.returncode}",
+            got="".join(last) or f"exit status {status}",
             at=f"{job.recipe}, seed {job.seed}",
             fix=f"See {job.folder / 'log.txt'}; the same command goes on from there.",
         )
     return took
 
 
+def _check_settings(job: Job, options: argparse.Namespace) -> None:
+    """Refuse to take the results of a run with other settings for those of this study.
+
+    Raises:
+        ConfigError: naming the first that differs.
+    """
+    found = _read(job.folder / "config.json")
+    wanted = {
+        "recipe": json.loads(find_recipe(job.recipe).to_json()),
+        "seed": job.seed,
+        "data": options.data,
+        "sets": list(options.sets),
+        "teacher": options.teacher,
+        "features": options.features,
+    }
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            shown = "another" if name == "recipe" else repr(found.get(name))
+            raise tn.errors.ConfigError(
+                f"a finished run of a study has its {name}",
+                got=f"{shown} instead of {'its own' if name == 'recipe' else repr(value)}",
+                at=job.folder,
+                fix="Use another --out, or remove the folder of the run.",
+            )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON file that a run left.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise tn.errors.CheckpointError(
+            "a run leaves its settings and results as JSON",
+            got=str(error),
+            at=file,
+            fix="Remove the folder of the run; the study does it again.",
+        ) from None
+
+
 def _told(folder: Path) -> dict[str, Any]:
     """What a run left, as far as tables want to know it."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = _read(folder / "results.json")
     rows = {row.pop("name"): row for row in results.pop("rows")}
-    checkpoint = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     return {
         **{key: results[key] for key in ("seed", "path", "one_hot", "entropy")},
         "steps": [results["search_steps"], results["train_steps"]],
         "difference": results["supernet_minus_derived"],
         "held_out": len(results["held_out"]),
         "stages": rows,
-        "genotype": json.loads((folder / "genotype.json").read_text(encoding="utf-8")),
-        "curve": checkpoint["curve"],
+        "genotype": _read(folder / "genotype.json"),
+        "curve": results["curve"],
     }
 
 
 def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
     """Where the numbers come from; of folders their names alone."""
     given = [f"--seeds {' '.join(map(str, options.seeds))}"]
-    for name in ("data", "teacher", "features"):
+    for name in ("data", "teacher", "teacher_cache", "features", "device"):
         value = getattr(options, name)
-        given += [f"--{name} {Path(value).name}"] if value is not None else []
+        given += [f"--{name.replace('_', '-')} {Path(value).name}"] if value is not None else []
     given += [f"--sets {' '.join(Path(s).name for s in options.sets)}"] if options.sets else []
     given += ["--skip-bad"] if options.skip_bad else []
     given += [f"--jobs {options.jobs}"] if options.jobs > 1 else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from fractions import Fraction
 
 import numpy as np
@@ -307,3 +309,30 @@ def test_read_folder_without_anything_usable(tmp_path):
         read_folder(tmp_path, on_bad="skip")
     with pytest.raises(DataError, match='on_bad is "raise" or "skip"; got keep'):
         read_folder(tmp_path, on_bad="keep")
+
+
+def test_a_photograph_is_turned_as_its_tag_says(tmp_path):
+    pixels = torch.zeros(3, 8, 16, dtype=torch.uint8)
+    pixels[:, :, 8:] = 255
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to show it
+    picture.save(tmp_path / "turned.png", exif=exif)
+
+    loaded = load_image(tmp_path / "turned.png")
+
+    assert torch.equal(loaded, torch.rot90(pixels, -1, (1, 2)))
+
+
+def test_sixteen_bits_of_red_green_and_blue_are_refused(tmp_path):
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" + bytes(range(12)))
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+    with pytest.raises(DataError, match=r"8 bits a channel.*deep\.png"):
+        load_image(tmp_path / "deep.png")

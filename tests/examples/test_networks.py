@@ -93,7 +93,7 @@ def test_the_network_is_that_of_the_last_stage(copied):
 
     def plan(state):
         recipe = json.loads(state["identity"]["recipe"])
-        state["identity"]["recipe"] = json.dumps({**recipe, "finetune": {"steps": 1}})
+        state["identity"]["recipe"] = json.dumps({**recipe, "finetune": 0.5})
         state["finetuning"] = None
 
     changed(copied, plan)

@@ -232,3 +232,9 @@ def test_finetuning_for_visual_quality():
     rates = [config.schedule(epoch / 1800) for epoch in (224, 225, 450, 900, 1350)]
     assert rates == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
     assert paper().finetuning() is None
+
+
+@pytest.mark.parametrize("name", ["tiny/softmax+gumbel", "tiny/A+efficient", "smoke/hinge+hinge"])
+def test_variants_that_contradict_each_other(name):
+    with pytest.raises(tn.errors.ConfigError, match=r"changes something else; got .* twice"):
+        find_recipe(name)

@@ -14,7 +14,7 @@ from torch import nn
 import trinas as tn
 from examples.sr_trilevel import runner
 from examples.sr_trilevel.checkpoint import load_checkpoint
-from examples.sr_trilevel.data import builtin_images
+from examples.sr_trilevel.data import Split, builtin_images
 from examples.sr_trilevel.features import TORCHVISION, Features
 from examples.sr_trilevel.imaging import bicubic
 from examples.sr_trilevel.losses import LossWeights
@@ -63,7 +63,7 @@ def test_weights_are_inherited_or_drawn_anew(name, network, inherits, tmp_path, 
     run = Run(short(name), out=tmp_path)
     run.go()
 
-    left = tn.build(run.graph, run._genotype(), inherit=run.net).state_dict()
+    left = run.strategy.network(run.strategy.genotype(), inherit=True).state_dict()
     assert all(torch.equal(begun[0][key], left[key]) for key in left) == inherits
     if network is not None:
         assert results(tmp_path)["path"] == network
@@ -79,7 +79,9 @@ def test_a_random_search_keeps_to_the_budget_and_has_no_mixture_to_tell_of(tmp_p
     assert [row["name"] for row in facts["rows"]] == ["bicubic", "derived", "trained"]
     assert (facts["entropy"], facts["one_hot"]) == (None, None)
     assert facts["search_steps"] == recipe.search.total_steps + 3
-    assert tn.cost.macs(run.graph, run.search.best) <= recipe.budget()
+    budget = recipe.budget()
+    assert budget is not None
+    assert tn.cost.macs(run.graph, run.search.best) <= budget
     assert "one-hot" not in (tmp_path / "results.md").read_text()
 
 
@@ -144,6 +146,8 @@ def test_interrupted_while_it_is_finetuned_it_ends_with_the_same_weights(
     assert again.finetuning.step == 2
     again.go()
 
+    assert whole.training is not None
+    assert again.training is not None
     expected = whole.training.model.state_dict()
     for key, value in again.training.model.state_dict().items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
@@ -182,3 +186,58 @@ def test_data_may_be_one_packed_file(tmp_path):
 
     assert all(image.shape == (3, 128, 128) for image in run.split.train.values())
     run.go()
+
+
+@pytest.mark.parametrize("name", ["table9", "bsrn_m"])
+def test_a_published_network_is_trained_without_a_search(name, tmp_path, monkeypatch):
+    recipe = attrs.evolve(short(name), train_batch=1)
+    monkeypatch.setattr(runner, "write_pictures", lambda *_: None)
+    monkeypatch.setattr(Run, "_psnr", lambda _: 0.0)
+    picture = {"one": builtin_images()["chelsea"][:, :80, :80]}
+    monkeypatch.setattr(runner, "split", lambda images: Split(images, picture))
+
+    Run(recipe, out=tmp_path).go()
+
+    facts = results(tmp_path)
+    assert [row["name"] for row in facts["rows"]] == ["bicubic", "trained"]
+    params = {"table9": 509_072, "bsrn_m": 272_776}
+    assert facts["rows"][1]["params"] == params[name]
+    assert facts["search_steps"] == 0
+    again = Run(recipe, out=tmp_path, resume=True)
+    assert again.training is not None
+    assert again.training.step == recipe.train.steps
+
+
+def test_time_that_is_up_is_a_break_like_any_other(tmp_path, monkeypatch):
+    recipe = short("lambda-0")
+    whole = Run(recipe, out=tmp_path / "whole")
+    whole.go()
+    with pytest.raises(KeyboardInterrupt):
+        Run(recipe, out=tmp_path / "broken", minutes=0).go()
+    assert load_checkpoint(tmp_path / "broken")["search"]["step"] == 1
+
+    again = Run(recipe, out=tmp_path / "broken", resume=True)
+    again.go()
+
+    assert results(tmp_path / "broken") == results(tmp_path / "whole")
+
+
+def test_networks_that_there_are_none_of(tmp_path):
+    recipe = attrs.evolve(short("table9"), network="table11")
+    with pytest.raises(tn.errors.UnknownNameError, match=r"got table11\. There are table7_"):
+        Run(recipe, out=tmp_path)
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path):
+    folders = [tmp_path / name / "Set5" for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    with pytest.raises(tn.errors.DataError, match="every set has a name of its own"):
+        Run(short("lambda-0"), out=tmp_path / "run", sets=folders)
+
+
+def test_pictures_too_small_to_score_are_refused_before_anything_is_trained(tmp_path):
+    (tmp_path / "Dots").mkdir()
+    Image.new("RGB", (12, 12)).save(tmp_path / "Dots" / "dot.png")
+    with pytest.raises(tn.errors.ShapeError, match=r"dot\.png"):
+        Run(short("lambda-0"), out=tmp_path / "run", sets=[tmp_path / "Dots"])

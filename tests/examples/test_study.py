@@ -27,17 +27,17 @@ def runs(monkeypatch):
     monkeypatch.setitem(RECIPES, "smoke", lambda: short)
     called = []
 
-    def run(command, *, stdout, **_):
-        assert command[1:3] == ["-m", "examples.sr_trilevel.run"]
-        called.append(command[3:])
+    class Child:
+        def __init__(self, command, *, stdout, **_):
+            assert command[1:3] == ["-m", "examples.sr_trilevel.run"]
+            called.append(command[3:])
+            self._command = command[3:]
 
-        class Done:
-            returncode = run_main(command[3:])
-
-        return Done
+        def wait(self):
+            return run_main(self._command)
 
     # Graphviz is called by way of subprocess, too.
-    monkeypatch.setattr(study, "subprocess", SimpleNamespace(run=run, STDOUT=None))
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(Popen=Child, STDOUT=None))
     return called
 
 
@@ -66,8 +66,11 @@ def test_a_study_runs_every_seed_once_and_puts_down_what_they_say(runs, tmp_path
         assert length(record).mean == (3 if name == "smoke/trellis" else 1)
         assert "train" in {phase for phase, _, _ in record["runs"][0]["curve"]}
     assert (gap(records["smoke/random"]), entropy(records["smoke/random"], "beta")) == (None, None)
-    assert abs(gap(records["smoke/trellis"]).mean) < 1e-3, "sparsestmax ends one-hot"
-    assert entropy(records["smoke/trellis"], "alpha").mean == 0
+    lost, left = gap(records["smoke/trellis"]), entropy(records["smoke/trellis"], "alpha")
+    assert lost is not None
+    assert left is not None
+    assert abs(lost.mean) < 1e-3, "sparsestmax ends one-hot"
+    assert left.mean == 0
     assert str(tmp_path) not in (results / "smoke-trellis.json").read_text()
 
 
@@ -108,3 +111,33 @@ def test_a_size_stands_for_all_its_variants():
     ]
     with pytest.raises(tn.errors.UnknownNameError, match="no recipe of this variant"):
         study.recipes_of(["tiny/nothing"])
+
+
+def test_results_of_other_settings_are_not_taken_for_those_of_this_study(runs, tmp_path, capsys):
+    command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
+    command += ["--results", str(tmp_path / "results")]
+    assert main(command) == 0
+    before = (tmp_path / "results" / "smoke-trellis.json").read_text()
+    capsys.readouterr()
+
+    assert main([*command, "--data", "elsewhere"]) == 2
+    assert "a finished run of a study has its data; got None instead of 'elsewhere'" in (
+        capsys.readouterr().err
+    )
+    (tmp_path / "runs" / "smoke-trellis" / "0" / "results.json").write_text("{")
+    assert main(command) == 2
+    assert "leaves its settings and results as JSON" in capsys.readouterr().err
+    assert (tmp_path / "results" / "smoke-trellis.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"),
+    [
+        (["--seeds", "0", "1", "0"], "every seed of a study is another; got 0 1 0"),
+        (["--jobs", "0"], "there is at least one job; got 0"),
+    ],
+)
+def test_settings_that_make_no_study(runs, wrong, rule, tmp_path, capsys):
+    assert main(["smoke/A", "--results", str(tmp_path), *wrong]) == 2
+    assert rule in capsys.readouterr().err
+    assert runs == []

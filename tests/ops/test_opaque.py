@@ -95,3 +95,15 @@ def test_an_exported_network_has_operators_that_everybody_knows():
     program = torch.export.export(Layer(), (torch.rand(1, 3, 6, 6),), strict=True)
     names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert names == ["aten.conv2d.default"]
+
+
+def test_autocast_leaves_double_precision_alone():
+    compiled = torch.compile(conv2d, backend="aot_eager", dynamic=True, fullgraph=True)
+    x, weight = torch.rand(2, 3, 6, 6).double(), torch.rand(4, 3, 3, 3).double()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y = compiled(x, weight)
+        expected = F.conv2d(x, weight)
+
+    assert y.dtype == expected.dtype
+    torch.testing.assert_close(y, expected)

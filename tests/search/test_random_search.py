@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import trinas as tn
-from trinas.search import DivergenceError, random_search
+from trinas.search import DivergenceError, candidates
 from trinas.supernet.build import inherit_weights
 
 CONFIG = tn.RandomSearchConfig(train_steps=4, candidates=5, weight_lr=1e-2)
@@ -420,7 +420,7 @@ def test_a_draw_that_finds_nothing_takes_a_candidate(monkeypatch):
     graph = tn.lower(space(), (1, 8, 8))
     cheapest = min(tn.cost.macs(graph, genotype) for genotype in tn.enumerate_genotypes(graph))
     search = make(candidates=42, train_steps=6, within=tn.Budget(cheapest))
-    monkeypatch.setattr(random_search, "DRAWS", 0)
+    monkeypatch.setattr(candidates, "DRAWS", 0)
 
     assert {r.genotype for r in search} == set(search.candidates)
     assert len(search.candidates) == 1

@@ -155,3 +155,23 @@ def test_checkpoints_hold_compiled_parts():
 
     torch.testing.assert_close(gradients(twin, x, mixture), gradients(net, x, mixture))
     assert counter.frame_count > 0
+
+
+def test_sizes_of_one_and_inputs_with_and_without_gradient_have_parts_of_their_own():
+    net = tn.compile_supernet(sandwich())
+    twin, _ = compiled_twin(net)
+    mixture = net.mixture(widths="narrowest").detached()
+
+    for batch, height, width in itertools.product((1, 2), (1, 5), (1, 6)):
+        for learns in (False, True):
+            x = torch.rand(batch, 3, height, width, requires_grad=learns)
+            torch.testing.assert_close(gradients(twin, x, mixture), gradients(net, x, mixture))
+
+
+def test_torch_compiles_a_plain_network_as_a_whole():
+    graph = tn.lower(tn.seq(tn.conv(3, 8), tn.resblock(8), tn.conv(3, 3)), (3, 6, 6))
+    model = tn.build(graph)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    x = torch.rand(2, 3, 6, 6)
+
+    torch.testing.assert_close(compiled(x), model(x))

@@ -165,3 +165,16 @@ def test_a_mixture_of_another_space_is_refused():
 
     with pytest.raises(tn.errors.GenotypeError, match="supernet of its own space; got Mixture"):
         net(torch.rand(1, 3, 8, 8), at=other.mixture())
+
+
+def test_a_genotype_run_in_inference_mode_can_be_trained_afterwards():
+    slot = tn.choice(a=tn.conv(1, 4), b=tn.conv(3, 4), name="slot")
+    net = tn.compile_supernet(tn.lower(slot, (1, 8, 8)))
+    net.network.skip = False
+    genotype, x = tn.sample(net.graph, 0), torch.rand(1, 1, 8, 8)
+
+    with torch.inference_mode():
+        net(x, at=genotype)
+    net(x, at=genotype).sum().backward()
+
+    assert any(p.grad is not None for p in net.weight_parameters())

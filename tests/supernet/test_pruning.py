@@ -160,3 +160,21 @@ def test_weights_are_inherited_after_a_state_was_loaded():
     model = tn.build(net.graph, genotype, inherit=net)
 
     torch.testing.assert_close(model(x), expected)
+
+
+def test_options_may_come_one_by_one():
+    slot = tn.choice(a=tn.conv(1, 4), b=tn.conv(3, 4), name="slot")
+    net = tn.compile_supernet(tn.lower(slot, (1, 8, 8)))
+
+    with pytest.raises(tn.errors.SpaceError, match="can be derived is left"):
+        net.prune({"slot": (option for option in "ab")})
+    assert net.pruned == {}
+
+
+def test_one_option_may_stand_by_itself():
+    slot = tn.choice(conv=tn.conv(1, 4), other=tn.conv(3, 4), name="slot")
+    net = tn.compile_supernet(tn.lower(slot, (1, 8, 8)))
+
+    net.prune({"slot": "conv"})
+
+    assert net.pruned == {"slot": ("conv",)}

@@ -1,5 +1,6 @@
 """Searching a supernet, and training what came out."""
 
+from trinas.search.candidates import Budget as Budget
 from trinas.search.checks import DivergenceError as DivergenceError
 from trinas.search.config import Batches as Batches
 from trinas.search.config import ConfigError as ConfigError
@@ -11,7 +12,6 @@ from trinas.search.config import SearchConfig as SearchConfig
 from trinas.search.config import TrainConfig as TrainConfig
 from trinas.search.prefetch import Prefetched as Prefetched
 from trinas.search.prefetch import prefetch as prefetch
-from trinas.search.random_search import Budget as Budget
 from trinas.search.random_search import RandomSearch as RandomSearch
 from trinas.search.random_search import RandomSearchConfig as RandomSearchConfig
 from trinas.search.random_search import SampleReport as SampleReport

@@ -9,11 +9,9 @@ Everything that is drawn is a function of the seed and of the step number, like 
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Literal
 
 import attrs
@@ -22,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trinas._core.errors import CheckpointError, TrinasError
-from trinas.cost import Metric, count
-from trinas.graph import Genotype, Graph, enumerate_genotypes, sample
+from trinas.graph import Genotype
+from trinas.search.candidates import Budget, draw, find_candidates
 from trinas.search.checks import (
     load_part,
     loss_of,
@@ -39,47 +37,12 @@ from trinas.search.config import (
     Loss,
     LrSchedule,
     _autocast,
-    _metric,
     _not_negative,
     _positive,
     _whole,
 )
 from trinas.search.optimiser import adam
 from trinas.supernet import Supernet
-
-DRAWS = 1000
-"""So many draws in a row without a new network within the budget, and drawing ends."""
-
-
-@attrs.frozen
-class Budget:
-    """The largest cost a network may have.
-
-    Attributes:
-        limit: in the unit of the metric; a network may cost exactly as much.
-        metric: ``macs`` or ``params``.
-
-    Raises:
-        ConfigError: the limit is not positive, or the metric is unknown.
-
-    >>> import trinas as tn
-    >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
-    >>> budget = Budget(100, "params")
-    >>> [budget.allows(genotype) for genotype in tn.enumerate_genotypes(graph)]
-    [False, True]
-    """
-
-    limit: float = attrs.field(validator=_positive)
-    metric: Metric = attrs.field(default="macs", validator=_metric)
-
-    def cost(self, genotype: Genotype) -> int:
-        """What a network costs in this metric."""
-        cost = count(genotype.graph, genotype)
-        return cost.params if self.metric == "params" else cost.macs
-
-    def allows(self, genotype: Genotype) -> bool:
-        """Whether a network costs no more than the limit."""
-        return self.cost(genotype) <= self.limit
 
 
 def _budget(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -208,8 +171,8 @@ class RandomSearch:
     >>> config = tn.RandomSearchConfig(train_steps=4)
     >>> search = tn.RandomSearch(net, torch.nn.functional.l1_loss, lambda step: batch,
     ...                          lambda step: batch, config)
-    >>> [report.phase for report in search]
-    ['train', 'train', 'train', 'train', 'score', 'score']
+    >>> print(*(report.phase for report in search))
+    train train train train score score
     >>> search.best == search.ranking[0][0]
     True
     """
@@ -224,7 +187,12 @@ class RandomSearch:
         self.valid = valid
         self.config = config
         self.step = 0
-        self.candidates = _candidates(net.graph, config)
+        self.candidates = find_candidates(
+            net.graph,
+            config.candidates,
+            rng=random.Random(f"{config.seed}: candidates"),
+            within=config.within,
+        )
         self.total = config.train_steps + len(self.candidates)
         self._weights = net.weight_parameters()
         self._device = self._weights[0].device
@@ -304,13 +272,9 @@ class RandomSearch:
     def _drawn(self) -> Genotype:
         """The network of a training step."""
         rng = random.Random(f"{self.config.seed}: step {self.step}")
-        within = self.config.within
-        for _ in range(DRAWS):
-            genotype = sample(self.net.graph, rng)
-            if within is None or within.allows(genotype):
-                return genotype
-        # The budget lets next to nothing through, but these it did.
-        return rng.choice(self.candidates)
+        genotype = draw(self.net.graph, rng, within=self.config.within)
+        # The budget lets next to nothing through, but the candidates it did.
+        return rng.choice(self.candidates) if genotype is None else genotype
 
     @torch.no_grad()
     def _score(self) -> SampleReport:
@@ -395,10 +359,19 @@ class RandomSearch:
                     at=f"a config of {name} {own}",
                     fix="Use the config it was saved with; rates and clip may change.",
                 )
+        scores = state["scores"]
+        done = max(0, state["step"] - self.config.train_steps)
+        if not 0 <= state["step"] <= self.total or len(scores) != done:
+            raise CheckpointError(
+                "a random search has a score for every candidate that it is past",
+                got=f"step {state['step']} and {len(scores)} scores",
+                at=f"a search of {self.config.train_steps} + {len(self.candidates)} steps",
+                fix="Load what RandomSearch.state_dict gave.",
+            )
         load_part(self.net, state["net"], "supernet")
         load_part(self._optimiser, state["optimiser"], "optimiser")
         self.step = state["step"]
-        self._scores = list(state["scores"].to(self._device).unbind())
+        self._scores = list(scores.to(self._device).unbind())
 
 
 def _check_parts(net: object, config: object) -> None:
@@ -425,48 +398,6 @@ def _check_parts(net: object, config: object) -> None:
         )
 
 
-def _candidates(graph: Graph, config: RandomSearchConfig) -> tuple[Genotype, ...]:
-    """The different networks that are scored: all there are, or so many drawn at random.
-
-    Raises:
-        ConfigError: none was found within the budget.
-    """
-    cheapest = math.inf
-
-    def fits(genotype: Genotype) -> bool:
-        nonlocal cheapest
-        if config.within is None:
-            return True
-        cost = config.within.cost(genotype)
-        cheapest = min(cheapest, cost)
-        return cost <= config.within.limit
-
-    everything = list(islice(enumerate_genotypes(graph), config.candidates + 1))
-    if len(everything) <= config.candidates:
-        found, looked_at = [g for g in everything if fits(g)], f"all {len(everything)} networks"
-    else:
-        rng = random.Random(f"{config.seed}: candidates")
-        new: dict[Genotype, None] = {}
-        in_vain = 0
-        while len(new) < config.candidates and in_vain < DRAWS:
-            genotype = sample(graph, rng)
-            if genotype not in new and fits(genotype):
-                new[genotype] = None
-                in_vain = 0
-            else:
-                in_vain += 1
-        found, looked_at = list(new), f"{DRAWS} random networks"
-    if not found:
-        assert config.within is not None
-        raise ConfigError(
-            "some networks of the space are within the budget",
-            got=f"none among {looked_at}; the cheapest costs {cheapest:,} {config.within.metric}",
-            at=f"a limit of {config.within.limit:,}",
-            fix="Raise the limit, or put cheaper options into the space.",
-        )
-    return tuple(found)
-
-
 def _plan(config: RandomSearchConfig) -> dict[str, Any]:
     """The settings that decide what is drawn and scored, as plain values."""
     within = config.within
@@ -476,6 +407,7 @@ def _plan(config: RandomSearchConfig) -> dict[str, Any]:
         "score_batches": config.score_batches,
         "seed": config.seed,
         "within": None if within is None else [within.limit, within.metric],
+        "autocast": None if config.autocast is None else str(config.autocast),
     }
 
 

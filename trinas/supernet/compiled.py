@@ -55,6 +55,8 @@ class Compiled:
             tuple(_form(cut) for cut in cuts),
             tuple(map(len, scores)),
             torch.is_grad_enabled(),
+            tuple(_kind(x) for x in inputs),
+            torch.is_autocast_enabled(inputs[0].device.type),
             any(module.training for module in modules if module is not None),
         )
         if key not in self._functions:
@@ -69,7 +71,13 @@ class Compiled:
 def _form(cut: Cut | None) -> tuple[object, ...]:
     if cut is None:
         return ()
-    return type(cut.ins), type(cut.outs), cut.same if isinstance(cut.same, bool) else None
+    sides = ((type(side), isinstance(side, int) and side == 1) for side in (cut.ins, cut.outs))
+    return *sides, cut.same if isinstance(cut.same, bool) else None
+
+
+def _kind(x: Tensor) -> tuple[object, ...]:
+    """What torch takes no number for: it holds sizes of 1 for constants."""
+    return x.dtype, x.device.type, x.requires_grad, tuple(n == 1 for n in x.shape)
 
 
 def _function(recipe: tuple[Part, ...]) -> Region:

@@ -48,7 +48,6 @@ class Layers(nn.Module):
         return parameters
 
 
-@functools.cache
 def _module_name(key: str) -> str:
     # torch refuses names that shadow an attribute of a module ("type", "float", ...).
     return f"{key}_" if hasattr(nn.Module, key) else key
@@ -113,7 +112,8 @@ class Network(nn.Module):
             GraphError: decisions are open and there is no mixture.
             ShapeError: `x` has other channels, or no batch dimension.
         """
-        if self.graph.decisions and mixture is None:
+        # By number: compilers take an empty view of a mapping for true.
+        if len(self.graph.decisions) > 0 and mixture is None:
             raise GraphError(
                 "a network with open decisions needs a mixture",
                 got=f"{len(self.graph.decisions)} decisions",
@@ -187,9 +187,10 @@ class Network(nn.Module):
 
     def slices(self, widths: Mapping[str, int], device: torch.device) -> Slices:
         """The cuts at these widths; those of the last pass are kept, as one often follows."""
-        if self._slices is None or not self._slices.hold_for(widths, device):
-            self._slices = Slices(self.widths, widths, device)
-        return self._slices
+        slices = self._slices  # once: another thread may put its own there
+        if slices is None or not slices.hold_for(widths, device):
+            slices = self._slices = Slices(self.widths, widths, device)
+        return slices
 
     def keep(self, left: bytes) -> list[nn.Parameter]:
         """Remove what can no longer run; see `Supernet.prune`."""

@@ -15,7 +15,9 @@ def droppable(decision: Decision, gone: Collection[Option]) -> bool:
 
 
 def slots_of(
-    graph: Graph, options: Mapping[str, Iterable[Option]], already: Mapping[str, Collection[Option]]
+    graph: Graph,
+    options: Mapping[str, Iterable[Option] | Option],
+    already: Mapping[str, Collection[Option]],
 ) -> list[int]:
     """The slots of options that are to be dropped, checked.
 
@@ -29,7 +31,8 @@ def slots_of(
             is a width, or nothing left to derive.
     """
     slots = []
-    for path, named in options.items():
+    for path, given in options.items():
+        named = (given,) if isinstance(given, str | int) else tuple(given)
         decision = graph.decisions.get(path)
         if decision is None or decision.kind in ("width", "inputs"):
             raise SpaceError(

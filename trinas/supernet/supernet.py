@@ -103,10 +103,12 @@ class Supernet(nn.Module):
     def _mixture_of(self, genotype: Genotype) -> Mixture:
         """Its mixture; that of the last one is kept, since one is run many times."""
         device = self.architecture.device
-        if self._last is None or self._last[0] is not genotype or self._last[1] != device:
-            mixture = Mixture.of(genotype, torch.empty(0, device=device))
-            self._last = (genotype, device, mixture)
-        return self._last[2]
+        last = self._last  # once: another thread may put its own there
+        if last is None or last[0] is not genotype or last[1] != device:
+            with torch.inference_mode(False):  # kept for later passes, which may be trained
+                last = (genotype, device, Mixture.of(genotype, torch.empty(0, device=device)))
+            self._last = last
+        return last[2]
 
     def mixture(
         self,
@@ -211,7 +213,7 @@ class Supernet(nn.Module):
         }
         return {path: options for path, options in found.items() if options}
 
-    def prune(self, options: Mapping[str, Iterable[Option]]) -> list[nn.Parameter]:
+    def prune(self, options: Mapping[str, Iterable[Option] | Option]) -> list[nn.Parameter]:
         """Drop options for good, with every layer that only they lead to.
 
         Their logits become minus infinity, which leaves them out of every relaxation; the
@@ -220,7 +222,7 @@ class Supernet(nn.Module):
         share of that of the options that are left).
 
         Args:
-            options: what to drop, by decision: operations, paths or depths.
+            options: what to drop, by decision: one or several operations, paths or depths.
 
         Returns:
             The parameters that were removed, for an optimiser to forget.

@@ -1,0 +1,378 @@
+"""What studies say about the method: measures of every recipe, claims, and verdicts on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+
+from examples.sr_trilevel.sheets import Sheet
+from examples.sr_trilevel.study import RESULTS, Mean, entropy, gap, length, load_results, scores
+
+Record: TypeAlias = Mapping[str, Any]
+
+SIZES = ("paper", "hour", "tiny")
+"""Sizes that results are looked for in, the better first."""
+
+NETWORKS = RESULTS.with_name("evaluate")
+"""Folder of what ``evaluate --json`` said about published networks."""
+
+NOT_RUN = "not run"
+
+
+@attrs.frozen(kw_only=True)
+class Results:
+    """All that was measured.
+
+    Attributes:
+        records: of studies, by recipe; those of a folder below as ``folder:recipe``.
+        networks: of published networks, by the name of the file without its suffix.
+        sizes: that are asked for, the better first.
+    """
+
+    records: Mapping[str, Record] = attrs.field(factory=dict)
+    networks: Mapping[str, Record] = attrs.field(factory=dict)
+    sizes: tuple[str, ...] = SIZES
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path = RESULTS,
+        networks: Path = NETWORKS,
+        sizes: Sequence[str] = SIZES,
+    ) -> Results:
+        """From the folders they were put down in; a folder that is missing holds nothing."""
+        records: dict[str, Record] = {**load_results(folder)}
+        for below in sorted(path for path in folder.glob("*") if path.is_dir()):
+            found = load_results(below)
+            records |= {f"{below.name}:{recipe}": found[recipe] for recipe in found}
+        files = sorted(networks.glob("*.json"))
+        reports = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+        return cls(records=records, networks=reports, sizes=tuple(sizes))
+
+    def find(self, variants: Sequence[str], within: str | None = None) -> Record | None:
+        """The first there is of these variants, at the better size; None where none was run.
+
+        Args:
+            variants: of recipes, the best first.
+            within: a folder that comes before the others.
+        """
+        for size in self.sizes:
+            for variant in variants:
+                name = f"{size}/{variant}"
+                for key in (f"{within}:{name}", name):
+                    if key in self.records:
+                        return self.records[key]
+        return None
+
+    def pair(self, one: str, other: str) -> tuple[Record, Record] | None:
+        """Records of two variants at one size."""
+        for size in self.sizes:
+            first = self.records.get(f"{size}/{one}")
+            second = self.records.get(f"{size}/{other}")
+            if first is not None and second is not None:
+                return first, second
+        return None
+
+
+def sets_of(record: Record) -> list[str]:
+    """Sets of pictures that the runs were scored on, besides those held out."""
+    return list(record["runs"][0]["stages"]["trained"]["sets"])
+
+
+def size_of(record: Record, which: str) -> Mean:
+    """``params`` or ``macs`` (at a 256x256 input) of the networks that were found."""
+    return Mean.of([run["stages"]["trained"][which] for run in record["runs"]])
+
+
+def curves(record: Record) -> dict[int, list[float]]:
+    """PSNR by step of training, in dB, one for every run; steps that all runs have."""
+    of_runs = [
+        {step: psnr for phase, step, psnr in run["curve"] if phase == "train"}
+        for run in record["runs"]
+    ]
+    shared = set.intersection(*(set(curve) for curve in of_runs))
+    return {step: [curve[step] for curve in of_runs] for step in sorted(shared)}
+
+
+def watched(record: Record) -> str:
+    """What the PSNR of `curves` is of: the first of the sets, or a held-out picture."""
+    return next(iter(sets_of(record)), "a held-out picture")
+
+
+# -- measures ------------------------------------------------------------------------------
+
+
+def _per_run(path: Callable[[Record], float | None]) -> Callable[[Record], list[float] | None]:
+    def of(record: Record) -> list[float] | None:
+        values = [path(run) for run in record["runs"]]
+        return None if None in values else [v for v in values if v is not None]
+
+    return of
+
+
+def _entropy(which: str) -> Callable[[Record], float | None]:
+    return lambda run: None if run["entropy"] is None else run["entropy"][which]
+
+
+def _gap(run: Record) -> float | None:
+    stages = run["stages"]
+    if "supernet" not in stages:
+        return None
+    return stages["supernet"]["psnr"] - stages["derived"]["psnr"]
+
+
+def _psnr(run: Record) -> float:
+    trained = run["stages"]["trained"]
+    first = next(iter(trained["sets"].values()), trained)
+    return first["psnr"]
+
+
+def _early(run: Record) -> float | None:
+    """A third of the training done, or the first measurement behind that."""
+    steps = [(step, psnr) for phase, step, psnr in run["curve"] if phase == "train"]
+    return next((psnr for step, psnr in steps if 3 * step >= run["steps"][1]), None)
+
+
+def _trained(which: str, unit: float) -> Callable[[Record], float]:
+    return lambda run: run["stages"]["trained"][which] / unit
+
+
+MEASURES: dict[str, Callable[[Record], list[float] | None]] = {
+    "entropy of operations": _per_run(_entropy("alpha")),
+    "entropy of paths": _per_run(_entropy("beta")),
+    "gap, dB": _per_run(_gap),
+    "blocks on the path": _per_run(lambda run: len(run["path"].split("-"))),
+    "parameters, thousands": _per_run(_trained("params", 1e3)),
+    "multiply-adds, G": _per_run(_trained("macs", 1e9)),
+    "PSNR, dB": _per_run(_psnr),
+    "PSNR after a third of training, dB": _per_run(_early),
+}
+"""What is compared, one number for every run of a record; None where a run has no such number.
+
+PSNR is that on the first set of pictures, or where there is none on those held out.
+"""
+
+
+# -- claims --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Claim:
+    """That one variant has less of something than another, or more.
+
+    Attributes:
+        words: the claim.
+        source: who makes it.
+        measure: of `MEASURES`.
+        variant: that has less or more.
+        than: less or more, than which other variant.
+    """
+
+    words: str
+    source: str
+    measure: str
+    variant: str
+    than: tuple[str, str]
+
+
+def _sparse(measure: str, words: str) -> list[Claim]:
+    source = "section 4.1"
+    others = ("softmax", "sparsemax", "gumbel")
+    return [Claim(words, source, measure, "lambda-0.1", ("less", other)) for other in others]
+
+
+_OURS = "a question of ours"
+_METHOD = "lambda-0.1"
+
+CLAIMS: tuple[Claim, ...] = (
+    *_sparse("entropy of operations", "sparsestmax decides operations"),
+    *_sparse("entropy of paths", "sparsestmax decides the path"),
+    *_sparse("gap, dB", "sparsestmax leaves no gap to the derived network"),
+    *(
+        Claim("the order shortens paths", "Table 4", "blocks on the path", one, ("less", other))
+        for one, other in (
+            ("lambda-0.01", "lambda-0"),
+            (_METHOD, "lambda-0"),
+            (_METHOD, "lambda-0.01"),
+        )
+    ),
+    *(
+        Claim(f"{form} shortens paths", _OURS, "blocks on the path", form, ("less", "lambda-0"))
+        for form in ("hinge", "strict")
+    ),
+    *(
+        Claim(words, "Figure 4", measure, _METHOD, ("more", "scratch"))
+        for words, measure in (
+            ("training from the search ends better", "PSNR, dB"),
+            ("training from the search is ahead early", "PSNR after a third of training, dB"),
+        )
+    ),
+    *(
+        Claim(f"{words} {what}", source, measure, _METHOD, (direction, other))
+        for other, words, source in (
+            ("softmax", "sparsestmax", "Table 5"),
+            ("trellis", "the tree", "Table 1"),
+            ("bilevel", "searching paths, too,", "Table 6"),
+        )
+        for what, measure, direction in (
+            ("finds smaller networks", "parameters, thousands", "less"),
+            ("finds cheaper networks", "multiply-adds, G", "less"),
+            ("loses no PSNR", "PSNR, dB", "more"),
+        )
+    ),
+    Claim("backbone B is cheaper than A", "Table 1", "multiply-adds, G", _METHOD, ("less", "A")),
+    Claim("gradients beat random search", _OURS, "PSNR, dB", _METHOD, ("more", "random")),
+)
+"""What the paper says about its method, and what a reader asks next, as comparisons."""
+
+
+def verdict(difference: Mean, margin: float | None, direction: str) -> str:
+    """What a difference of means says about a claim.
+
+    Args:
+        difference: its mean is that of the first variant minus that of the second.
+        margin: up to which a difference says nothing; None where there is one run alone.
+        direction: ``less`` or ``more``, as claimed.
+
+    >>> verdict(Mean(-0.5, None), 0.1, "less"), verdict(Mean(-0.5, None), 0.1, "more")
+    ('holds', 'does not hold')
+    >>> verdict(Mean(-0.5, None), 0.6, "less"), verdict(Mean(-0.5, None), None, "less")
+    ('within the spread', 'one run: no verdict')
+    """
+    if margin is None:
+        return "one run: no verdict"
+    if abs(difference.mean) <= margin:
+        return "within the spread"
+    return "holds" if (difference.mean < 0) == (direction == "less") else "does not hold"
+
+
+def compared(claim: Claim, one: Record, other: Record) -> tuple[str, str, str, str] | None:
+    """Number of the first, of the second, their difference, and the verdict; None without numbers.
+
+    Where every run of the one has a run of the other with the same seed and the same network, the
+    differences of these pairs are what spreads. Elsewhere it is both variants: a difference has
+    to exceed the sum of the two standard deviations.
+    """
+    measure = MEASURES[claim.measure]
+    first, second = measure(one), measure(other)
+    if first is None or second is None:
+        return None
+    means, suffix = (Mean.of(first), Mean.of(second)), ""
+    if _same_networks(one, other):
+        difference, suffix = Mean.of([a - b for a, b in zip(first, second)]), " (in pairs)"
+        margin = difference.spread
+    else:
+        difference = Mean(means[0].mean - means[1].mean, None)
+        spreads = [mean.spread for mean in means]
+        margin = None if None in spreads else sum(s for s in spreads if s is not None)
+    said = verdict(difference, margin, claim.than[0])
+    shown = f"{difference.mean:+.2f}"
+    shown += f" ± {difference.spread:.2f}{suffix}" if difference.spread is not None else suffix
+    return str(means[0]), str(means[1]), shown, said
+
+
+def _same_networks(one: Record, other: Record) -> bool:
+    def keys(record: Record) -> list[Any]:
+        return [(run["seed"], run["genotype"]) for run in record["runs"]]
+
+    return keys(one) == keys(other)
+
+
+def claims_sheet(results: Results) -> Sheet:
+    """Every claim with its numbers and its verdict."""
+    rows = []
+    for claim in CLAIMS:
+        direction, other = claim.than
+        pair = results.pair(claim.variant, other)
+        numbers = None if pair is None else compared(claim, *pair)
+        size = "" if pair is None else pair[0]["recipe"].partition("/")[0]
+        what = f"{claim.measure}: `{claim.variant}` {direction} than `{other}`"
+        rows.append((claim.words, claim.source, what, size, *(numbers or ("", "", "", NOT_RUN))))
+    return Sheet(
+        title="Claims",
+        head=("claim", "whose", "as numbers", "size", "first", "second", "difference", "verdict"),
+        rows=rows,
+        notes=(
+            "Mean ± standard deviation over the seeds. The verdict is computed: within the spread "
+            "is a difference of at most the sum of the two standard deviations; where both "
+            "variants trained the same networks (in pairs), of at most the standard deviation of "
+            "the differences.",
+            "Entropy is a share of the largest there can be; the gap is the PSNR that the derived "
+            "network loses of the supernet's; PSNR is that on the first set of pictures.",
+        ),
+    )
+
+
+def variants_sheet(results: Results) -> Sheet:
+    """All that was measured of every recipe."""
+    records = [
+        r for r in results.records.values() if r["recipe"].partition("/")[0] in results.sizes
+    ]
+    sets = list(dict.fromkeys(name for record in records for name in sets_of(record)))
+    head = ("recipe", "runs", "paths", "blocks", "entropy of operations", "entropy of paths")
+    head += ("gap, dB", "params, k", "MACs, G", "held out, dB", *(f"{s}, dB" for s in sets))
+    return Sheet(
+        title="Everything measured",
+        head=head,
+        rows=[_variant(record, sets) for record in records],
+        notes=provenance(records) if records else [f"Nothing yet: {NOT_RUN}."],
+    )
+
+
+def _variant(record: Record, sets: Sequence[str]) -> list[str]:
+    figures = [
+        length(record),
+        entropy(record, "alpha"),
+        entropy(record, "beta"),
+        gap(record),
+        scaled(size_of(record, "params"), 1e3, 1),
+        scaled(size_of(record, "macs"), 1e9, 2),
+        scores(record, "trained"),
+        *(scores(record, "trained", name) for name in sets),
+    ]
+    shown = ["" if figure is None else str(figure) for figure in figures]
+    return [f"`{record['recipe']}`", str(len(record["runs"])), paths_of(record), *shown]
+
+
+def scaled(mean: Mean, unit: float, decimals: int) -> str:
+    """A mean and its spread in another unit.
+
+    >>> scaled(Mean(12_345.0, 678.0), 1e3, 1)
+    '12.3 ± 0.7'
+    """
+    spread = "" if mean.spread is None else f" ± {mean.spread / unit:.{decimals}f}"
+    return f"{mean.mean / unit:.{decimals}f}{spread}"
+
+
+def paths_of(record: Record) -> str:
+    """The paths that were found, with how often where more than once.
+
+    >>> paths_of({"runs": [{"path": "a-b"}, {"path": "a"}, {"path": "a-b"}]})
+    'a-b (2), a'
+    """
+    paths = [run["path"] for run in record["runs"]]
+    counts = {path: paths.count(path) for path in paths}
+    return ", ".join(path if n == 1 else f"{path} ({n})" for path, n in counts.items())
+
+
+def provenance(records: Sequence[Record]) -> list[str]:
+    """Command, date, hardware and versions of records, then the protocol of their scores.
+
+    Records that differ in their recipe alone share a line.
+    """
+    alike: dict[str, list[str]] = {}
+    for record in records:
+        line = f"`{record['command'].replace(record['recipe'], '@', 1)}`, {record['date']}, "
+        line += f"{record['hardware']}, torch {record['torch']}, trinas {record['trinas']}."
+        recipes = alike.setdefault(line, [])
+        recipes += [] if record["recipe"] in recipes else [record["recipe"]]
+    runs = [run for record in records for run in record["runs"]]
+    protocols = dict.fromkeys(run["stages"]["trained"]["protocol"] for run in runs)
+    return [
+        *(f"Ours: {line.replace('@', ' '.join(recipes), 1)}" for line, recipes in alike.items()),
+        *(f"Protocol: {protocol}." for protocol in protocols),
+    ]
