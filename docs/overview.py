@@ -31,7 +31,9 @@ def main(folder: Path) -> None:
                 break
         genotype = tn.Genotype.from_json(folder / "genotype.json", run.graph)
         pictures = {
-            "supernet, on its way": tn.draw(run.strategy.searched).render(Path(scratch) / "net.png"),
+            "supernet, on its way": tn.draw(run.strategy.searched).render(
+                Path(scratch) / "net.png"
+            ),
             "derived": tn.draw(genotype).render(Path(scratch) / "arch.png"),
         }
         columns = [(text, _fit(Image.open(path))) for text, path in pictures.items()]
