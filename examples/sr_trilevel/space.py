@@ -123,7 +123,7 @@ def path_of(genotype: tn.Genotype, at_most: Mapping[str, int]) -> str:
         at_most: as for `trunk`: what a path has that nothing is decided about.
 
     >>> path_of(tn.sample(tn.lower(backbone_b(16, cells=2), (3, 16, 16)), 0), {"a": 2, "b": 2})
-    'a-b-b-a'
+    'a-b-a-b'
     """
     if "trunk" in genotype:
         return str(genotype["trunk"])

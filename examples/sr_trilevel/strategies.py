@@ -202,4 +202,4 @@ def spread(odds: Sequence[float]) -> float:
     """
     if len(odds) < 2:
         return 0.0
-    return -sum(p * math.log(p) for p in odds if p > 0) / math.log(len(odds))
+    return sum(p * math.log(1 / p) for p in odds if p > 0) / math.log(len(odds))
