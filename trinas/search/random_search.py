@@ -173,7 +173,8 @@ class RandomSearch:
     ...                          lambda step: batch, config)
     >>> print(*(report.phase for report in search))
     train train train train score score
-    >>> search.best == search.ranking[0][0]
+    >>> genotype, score = search.ranking[0]
+    >>> search.best == genotype
     True
     """
 
