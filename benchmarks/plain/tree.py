@@ -102,7 +102,7 @@ class Slot(MixedOp):
         super().__init__([ConvRelu(c, c, 1), ResBlock(c, c), ConvRelu(c, c, 3), DwsBlock(c, c)])
 
     def forward(self, x: Tensor, weights: Tensor, by: Width, to: Width) -> Tensor:  # type: ignore[override]  # widths, too
-        return sum(w * op(x, by, to) for w, op in zip(weights, self.ops))  # type: ignore[return-value]
+        return sum(w * op(x, by, to) for w, op in zip(weights, self.ops))  # type: ignore[return-value]  # K > 0
 
 
 class Cell(nn.Module):
@@ -202,4 +202,4 @@ class Tree(nn.Module):
             (widths[i * searched : (i + 1) * searched] for i in range(places)),
         )
         trunk = sum(weight * y for weight, y in zip(beta, maps))
-        return 0.5 * torch.tanh(F.pixel_shuffle(self.tail(trunk), self.scale)) + 0.5  # type: ignore[arg-type]
+        return 0.5 * torch.tanh(F.pixel_shuffle(self.tail(trunk), self.scale)) + 0.5  # type: ignore[arg-type]  # not 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -14,8 +15,30 @@ FAILED = 2
 INTERRUPTED = 130
 
 
-def ending(work: Callable[[], None]) -> int:
+def parser_of(tool: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser without arguments yet, for a module of this package.
+
+    Args:
+        tool: name of the module.
+        about: its docstring, whose first paragraph says what it does; the rest follows the options.
+    """
+    first, _, rest = (about or "").partition("\n\n")
+    return argparse.ArgumentParser(
+        prog=f"python -m examples.sr_trilevel.{tool}",
+        description=first,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def ending(
+    work: Callable[[], object], interrupted: Callable[[], str] = lambda: "interrupted"
+) -> int:
     """Do the work of a tool; its exit status.
+
+    Args:
+        work: what the tool does.
+        interrupted: what to say after Ctrl-C or SIGTERM.
 
     Returns:
         0, or 2 after an error, or 130 when interrupted; the error stands on stderr.
@@ -30,7 +53,7 @@ def ending(work: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        print(f"\n{interrupted()}", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -47,8 +47,8 @@ _BUILTIN = {
     "rocket": "rocket.jpg",
 }
 
-_DIV2K_TRAIN = "DIV2K_train_HR"
-_DIV2K_VALID = "DIV2K_valid_HR"
+DIV2K_TRAIN = "DIV2K_train_HR"
+DIV2K_VALID = "DIV2K_valid_HR"
 
 
 @attrs.frozen(eq=False)
@@ -161,7 +161,7 @@ def folder_images(
             is `"raise"`; a held-out name is unknown; nothing is left to train on.
     """
     root = existing_folder(path)
-    train_root, valid_root = root / _DIV2K_TRAIN, root / _DIV2K_VALID
+    train_root, valid_root = root / DIV2K_TRAIN, root / DIV2K_VALID
     if held_out is None and train_root.is_dir() and valid_root.is_dir():
         train, bad_train = read_folder(train_root, min_size=min_size, on_bad=on_bad)
         valid, bad_valid = read_folder(valid_root, on_bad=on_bad)

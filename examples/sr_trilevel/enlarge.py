@@ -9,7 +9,6 @@ Every picture becomes a PNG of the same stem below the output folder, 8 bits, RG
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from examples.sr_trilevel.command import device_named, ending
+from examples.sr_trilevel.command import device_named, ending, parser_of
 from examples.sr_trilevel.folders import pictures_below, sizes_of
 from examples.sr_trilevel.imaging import load_image
 from examples.sr_trilevel.networks import SRNetwork, load_network
 from examples.sr_trilevel.tiles import enlarged, reach
+from examples.sr_trilevel.writing import writing
 from trinas import errors
 
 TILE = 512
@@ -37,13 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.sr_trilevel.enlarge",
-        description=about[0],
-        epilog=about[-1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("enlarge", __doc__)
     add = parser.add_argument
     add("network", metavar="NETWORK", help="see below")
     add("input", metavar="INPUT", help="a picture, or a folder of pictures with all below it")
@@ -239,10 +233,8 @@ def enlarge(network: SRNetwork, file: Path, tiling: Tiling) -> Tensor:
 
 def _save(picture: Tensor, path: Path) -> None:
     """Write a PNG; what lies there stays until the new one is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(aside, format="PNG")
-    aside.replace(path)
+    with writing(path) as aside:
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(aside, format="PNG")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from examples.sr_trilevel.command import device_named, ending
+from examples.sr_trilevel.command import device_named, ending, parser_of
 from examples.sr_trilevel.imaging import existing_folder, read_folder
 from examples.sr_trilevel.metrics import Protocol, Score, score
 from examples.sr_trilevel.networks import SIDE, SRNetwork, load_network
@@ -39,13 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.sr_trilevel.evaluate",
-        description=about[0],
-        epilog=about[-1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("evaluate", __doc__)
     add = parser.add_argument
     add("network", metavar="NETWORK", help="see below")
     add("--sets", metavar="DIR", nargs="+", required=True, help="folders of HR pictures")

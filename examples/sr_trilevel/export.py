@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,9 @@ from pathlib import Path
 
 import torch
 
-from examples.sr_trilevel.command import ending
+from examples.sr_trilevel.command import ending, parser_of
 from examples.sr_trilevel.networks import Bicubic, SRNetwork, load_network
+from examples.sr_trilevel.writing import writing
 from trinas import errors
 
 TOLERANCE = 1e-4
@@ -40,13 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.sr_trilevel.export",
-        description=about[0],
-        epilog=about[-1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("export", __doc__)
     add = parser.add_argument
     add("network", metavar="NETWORK", help="see below")
     add("--out", metavar="FILE", required=True, help="the file to write (net.onnx)")
@@ -88,9 +82,7 @@ def export(
         )
     _require_packages()
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with writing(path) as aside:
         _write(network, aside)
         differences = tuple(differences_of(network, aside, SIZES))
         if not max(differences) <= tolerance:  # neither is NaN let pass
@@ -99,9 +91,6 @@ def export(
                 got=f"a difference of {max(differences):.1e}",
                 at=path,
             )
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return differences
 
 
@@ -130,7 +119,7 @@ def differences_of(
 def _require_packages() -> None:
     try:
         import onnxruntime  # noqa: F401  # asked for before minutes of tracing, not after
-        import onnxscript  # noqa: F401
+        import onnxscript  # noqa: F401  # likewise
     except ModuleNotFoundError as error:
         raise errors.ConfigError(
             "export takes onnx, onnxscript and onnxruntime",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from examples.sr_trilevel.data import DIV2K_TRAIN, DIV2K_VALID
 from examples.sr_trilevel.imaging import opened, picture_files
 from trinas import errors
 
@@ -57,7 +58,7 @@ def parts_of(root: Path) -> dict[str, dict[str, Path]]:
     Raises:
         DataError: there are not two pictures.
     """
-    train, valid = root / "DIV2K_train_HR", root / "DIV2K_valid_HR"
+    train, valid = root / DIV2K_TRAIN, root / DIV2K_VALID
     if train.is_dir() and valid.is_dir():
         return {"held_out": picture_files(valid), "train": picture_files(train)}
     files = picture_files(train if train.is_dir() else root)

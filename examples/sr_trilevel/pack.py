@@ -21,7 +21,7 @@ import attrs
 from PIL import Image, features
 from torch import Tensor
 
-from examples.sr_trilevel.command import ending
+from examples.sr_trilevel.command import ending, parser_of
 from examples.sr_trilevel.folders import parts_of, sizes_of
 from examples.sr_trilevel.imaging import existing_folder, load_image
 from examples.sr_trilevel.packed import PARTS, Piece, overhead, write_pack
@@ -132,13 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.sr_trilevel.pack",
-        description=about[0],
-        epilog=about[-1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("pack", __doc__)
     add = parser.add_argument
     add("folder", metavar="DIR", help="folder of pictures (DIV2K's layout is known)")
     add("--out", metavar="FILE", required=True, help="the file to write (data.zip)")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import struct
 import zipfile
 import zlib
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from examples.sr_trilevel.data import Split
 from examples.sr_trilevel.imaging import too_small
+from examples.sr_trilevel.writing import writing
 from trinas import errors
 
 VERSION = 1
@@ -92,10 +92,8 @@ def write_pack(path: Path, settings: Mapping[str, Any], pieces: Sequence[Piece])
             # Stored as they are: pictures do not shrink any more. ZipInfo is of 1980, always.
             archive.writestr(zipfile.ZipInfo(piece.file), piece.content)
     content = buffer.getvalue()[:-_SEAL]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    aside.write_bytes(content + _seal(content))
-    aside.replace(path)
+    with writing(path) as aside:
+        aside.write_bytes(content + _seal(content))
     return len(content) + _SEAL
 
 

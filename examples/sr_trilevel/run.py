@@ -24,9 +24,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the repository root is two folders up
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import trinas as tn
-from examples.sr_trilevel.checkpoint import CHECKPOINT, terminating_as_interrupt
-from examples.sr_trilevel.command import FAILED, INTERRUPTED
+from examples.sr_trilevel.checkpoint import CHECKPOINT
+from examples.sr_trilevel.command import ending
 from examples.sr_trilevel.recipes import RECIPES, VARIANTS, find_recipe
 from examples.sr_trilevel.runner import Run
 
@@ -35,31 +34,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns 0, or 2 after an error, or 130 when interrupted."""
     options = _parser().parse_args(arguments)
     out = Path(options.out or f"runs/{options.recipe.replace('/', '-')}")
-    try:
-        with terminating_as_interrupt():
-            Run(
-                find_recipe(options.recipe),
-                out=out,
-                data=options.data,
-                sets=options.sets,
-                teacher=options.teacher,
-                teacher_cache=options.teacher_cache,
-                features=options.features,
-                seed=options.seed,
-                device=options.device,
-                skip_bad=options.skip_bad,
-                minutes=options.minutes,
-                resume=options.resume,
-            ).go()
-    except (tn.TrinasError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
+
+    def interrupted() -> str:
         saved = (out / CHECKPOINT).exists()
         how = "the same command with --resume goes on" if saved else "nothing was done yet"
-        print(f"\ninterrupted: {how}", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return f"interrupted: {how}"
+
+    return ending(lambda: _run(options, out).go(), interrupted)
+
+
+def _run(options: argparse.Namespace, out: Path) -> Run:
+    return Run(
+        find_recipe(options.recipe),
+        out=out,
+        data=options.data,
+        sets=options.sets,
+        teacher=options.teacher,
+        teacher_cache=options.teacher_cache,
+        features=options.features,
+        seed=options.seed,
+        device=options.device,
+        skip_bad=options.skip_bad,
+        minutes=options.minutes,
+        resume=options.resume,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ import torch
 
 import trinas as tn
 from examples.sr_trilevel.checkpoint import CHECKPOINT
-from examples.sr_trilevel.command import ending
+from examples.sr_trilevel.command import ending, parser_of
 from examples.sr_trilevel.recipes import VARIANTS, find_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "study"
@@ -42,13 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.sr_trilevel.study",
-        description=about[0],
-        epilog=about[-1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("study", __doc__)
     add = parser.add_argument
     add("recipes", metavar="RECIPE", nargs="+", help="see below")
     add("--seeds", metavar="N", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")

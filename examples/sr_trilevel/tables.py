@@ -34,7 +34,7 @@ from examples.sr_trilevel.claims import (
     variants_sheet,
     watched,
 )
-from examples.sr_trilevel.command import ending
+from examples.sr_trilevel.command import ending, parser_of
 from examples.sr_trilevel.paper import (
     PaperRow,
     Table,
@@ -314,13 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.sr_trilevel.tables",
-        description=about[0],
-        epilog=about[-1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("tables", __doc__)
     add = parser.add_argument
     add("--table", metavar="NAME", nargs="+", choices=list(sheets()), help="default: all")
     add("--size", choices=SIZES, help="of ours (default: the best there is of every row)")

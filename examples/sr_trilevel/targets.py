@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from examples.sr_trilevel.data import Pair
 from examples.sr_trilevel.teachers import Teacher, load_teacher
 from examples.sr_trilevel.tiles import enlarged
+from examples.sr_trilevel.writing import writing
 from trinas import errors
 
 VERSION = 1
@@ -196,10 +196,7 @@ def _read(path: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
 
 def _write(path: Path, key: str, target: Tensor) -> None:
     """Write a file; another run that writes the same one at the same time does no harm."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.part")
     pixels = target.contiguous().numpy()
-    with aside.open("wb") as file:
+    with writing(path) as aside, aside.open("wb") as file:
         file.write(_seal(key, pixels))
         file.write(pixels.data)
-    aside.replace(path)

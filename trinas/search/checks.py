@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trinas._core.errors import CheckpointError, DataError, DivergenceError, ShapeError
+from trinas._core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    ShapeError,
+)
 from trinas.search.config import Batches, Loss
 
 
@@ -114,6 +120,30 @@ def require_finite(value: Tensor, what: str, *, at: str, wait: bool = False) -> 
             got=number,
             at=at,
             fix="Lower the learning rate, and look for pixels or targets that are not finite.",
+        )
+
+
+def require_own_weights(
+    network: nn.Module, weights: Sequence[Tensor], device: torch.device, *, of: str
+) -> None:
+    """Check that a network still has the parameters that a search was made with.
+
+    Args:
+        network: as it is now.
+        weights: its parameters as they were.
+        device: where they were.
+        of: the class of the search.
+
+    Raises:
+        ConfigError: they are others, or elsewhere.
+    """
+    first = next(network.parameters())
+    if first.device != device or first is not weights[0]:
+        raise ConfigError(
+            "a search keeps the parameters it was made with, on their device",
+            got=f"others, on {first.device}",
+            at=f"a search on {device}",
+            fix=f"Move or change the network before its {of} is made.",
         )
 
 

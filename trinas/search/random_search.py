@@ -28,6 +28,7 @@ from trinas.search.checks import (
     own_randomness,
     require_finite,
     require_keys,
+    require_own_weights,
     take_batch,
 )
 from trinas.search.config import (
@@ -238,14 +239,7 @@ class RandomSearch:
                 got=f"a call after all {self.total}",
                 fix="Its result is in best and in ranking.",
             )
-        first = next(self.net.network.parameters())
-        if first.device != self._device or first is not self._weights[0]:
-            raise ConfigError(
-                "a search keeps the parameters it was made with, on their device",
-                got=f"others, on {first.device}",
-                at=f"a search on {self._device}",
-                fix="Move or change the network before its RandomSearch is made.",
-            )
+        require_own_weights(self.net.network, self._weights, self._device, of="RandomSearch")
 
     def _place(self) -> str:
         phase = "train" if self.step < self.config.train_steps else "score"

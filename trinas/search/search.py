@@ -28,6 +28,7 @@ from trinas.search.checks import (
     own_randomness,
     require_finite,
     require_keys,
+    require_own_weights,
     take_batch,
 )
 from trinas.search.config import Batches, ConfigError, Loss, SearchConfig
@@ -142,14 +143,7 @@ class Search:
                 got=f"a call after all {self.config.total_steps}",
                 fix="Make a Search of more steps, or go on with Training.",
             )
-        first = next(self.net.network.parameters())
-        if first.device != self._device or first is not self._weights[0]:
-            raise ConfigError(
-                "a search keeps the parameters it was made with, on their device",
-                got=f"others, on {first.device}",
-                at=f"a search on {self._device}",
-                fix="Move or change the network before its Search is made.",
-            )
+        require_own_weights(self.net.network, self._weights, self._device, of="Search")
 
     def _place(self) -> str:
         phase = "pretrain" if self.step < self.config.pretrain_steps else "search"
