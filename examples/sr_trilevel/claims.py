@@ -14,7 +14,7 @@ from examples.sr_trilevel.study import RESULTS, Mean, entropy, gap, length, load
 
 Record: TypeAlias = Mapping[str, Any]
 
-SIZES = ("paper", "hour", "tiny")
+SIZES = ("paper", "hour", "cores", "tiny")
 """Sizes that results are looked for in, the better first."""
 
 NETWORKS = RESULTS.with_name("evaluate")

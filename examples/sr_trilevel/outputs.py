@@ -34,6 +34,7 @@ FILES = (
     "arch.dot",
     "results.json",
     "results.md",
+    "timing.json",
     "comparison.png",
 )
 """Everything a run may leave in its folder besides the checkpoint."""
@@ -52,10 +53,13 @@ class Progress:
 
     Attributes:
         curve: phase, step and PSNR of every measurement.
+        timing: by phase the steps that were made and the seconds that they took, which
+            measuring and saving are not part of.
     """
 
     def __init__(self, psnr: Callable[[], float], radius: Callable[[float], float]) -> None:
         self.curve: list[list[Any]] = []
+        self.timing: dict[str, dict[str, float]] = {}
         self._psnr = psnr
         self._radius = radius
         self._saved = time.monotonic()
@@ -65,10 +69,11 @@ class Progress:
     def follow(self, reports: Iterable[Report]) -> Iterator[Report]:
         """Pass reports on, printing some of them."""
         phase, first = "", 0
-        started = measured = shown = time.monotonic()
+        started = measured = shown = begun = time.monotonic()
         psnr = math.nan
         for report in reports:
             now = time.monotonic()
+            self._count(report.phase, now - begun)
             if phase != report.phase:
                 self.close()
                 # The first step of a phase is its slowest: what it took stands for no other.
@@ -84,7 +89,13 @@ class Progress:
                 self._print(self._line(report, seconds if left else 0.0, psnr))
                 shown = now
             yield report
+            begun = time.monotonic()
         self.close()
+
+    def _count(self, phase: str, seconds: float) -> None:
+        of_phase = self.timing.setdefault(phase, {"steps": 0, "seconds": 0.0})
+        of_phase["steps"] += 1
+        of_phase["seconds"] += seconds
 
     def close(self) -> None:
         """Leave the line on the terminal as it stands and begin another."""
@@ -193,6 +204,16 @@ def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
         "",
     ]
     (out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def write_timing(out: Path, timing: Mapping[str, Mapping[str, float]], device: str) -> None:
+    """Write ``timing.json``: what two equal runs do not have in common."""
+    phases = {
+        phase: {"steps": int(of["steps"]), "seconds": round(of["seconds"], 1)}
+        for phase, of in timing.items()
+    }
+    data = {"device": device, "threads": torch.get_num_threads(), "phases": phases}
+    (out / "timing.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

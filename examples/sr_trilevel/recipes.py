@@ -304,6 +304,39 @@ def tiny() -> Recipe:
     )
 
 
+def cores() -> Recipe:
+    """Half the paper's width, for one hour of two processor cores, in bfloat16.
+
+    Half of that goes into the search and the training of what it found, half into a published
+    network (``cores/table9``) of the paper's full width.
+    """
+    return Recipe(
+        name="cores",
+        features=32,
+        cells=3,
+        convs=1,
+        search=tn.SearchConfig(
+            pretrain_steps=200,
+            search_steps=600,
+            weight_lr=1e-3,
+            weight_schedule=tn.CosineDecay(0.3),
+            arch_lr=5e-3,
+            pretrain_passes=("widest", "narrowest"),
+            cost=tn.CostControl(target=1.0, weight=0.002, every=60, band=(0.7, 1.1)),
+            prune_after=100,
+            autocast=torch.bfloat16,
+        ),
+        mac_share=0.6,
+        flips="dihedral",
+        train=tn.TrainConfig(
+            steps=6000,
+            lr=1e-3,
+            schedule=tn.CosineDecay(warmup=0.01),
+            autocast=torch.bfloat16,
+        ),
+    )
+
+
 def hour() -> Recipe:
     """The paper's space for one hour of a fast GPU: fewer and larger steps, in bfloat16."""
     return Recipe(
@@ -336,6 +369,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "smoke": smoke,
     "tiny": tiny,
     "demo": demo,
+    "cores": cores,
     "hour": hour,
     "paper": paper,
 }

@@ -9,6 +9,7 @@ Without ``--data`` it uses the photographs that scikit-image carries. The output
                          --resume ends with the very networks of a run without a break (on the CPU)
     genotype.json        the network that was found; arch.svg draws it
     results.json, .md    PSNR, SSIM, parameters and multiply-adds of every stage
+    timing.json          steps and seconds of every phase
     comparison.png       a picture that was never trained on: LR, bicubic, result, HR
     targets/             with --teacher: what it makes of the training pictures, for this run and
                          any other that is given the folder as --teacher-cache

@@ -37,7 +37,14 @@ from examples.sr_trilevel.features import load_features
 from examples.sr_trilevel.imaging import bicubic, existing_folder, read_folder
 from examples.sr_trilevel.losses import LossWeights, SRLoss
 from examples.sr_trilevel.metrics import Protocol, Score, score
-from examples.sr_trilevel.outputs import FILES, Progress, Row, write_pictures, write_table
+from examples.sr_trilevel.outputs import (
+    FILES,
+    Progress,
+    Row,
+    write_pictures,
+    write_table,
+    write_timing,
+)
 from examples.sr_trilevel.packed import packed_images
 from examples.sr_trilevel.recipes import Recipe
 from examples.sr_trilevel.space import path_of
@@ -309,6 +316,7 @@ class Run:
             held_out = self._score(network, self.split.held_out)
             rows.append(Row.of(name, held_out, params, macs, sets))
         write_table(self.out, rows, self._facts(genotype, derived))
+        write_timing(self.out, self._progress.timing, str(self.device))
         write_pictures(self.out, genotype, model, self.split.held_out, rows, self.recipe.scale)
         print((self.out / "results.md").read_text(encoding="utf-8"))
         print(f"all in {self.out}")
@@ -360,6 +368,7 @@ class Run:
             "training": None if self.training is None else self.training.state_dict(),
             "finetuning": None if self.finetuning is None else self.finetuning.state_dict(),
             "curve": self._progress.curve,
+            "timing": self._progress.timing,
         }
         save_checkpoint(self.out, {"identity": self.identity, **state})
 
@@ -367,6 +376,7 @@ class Run:
         check_identity(state["identity"], self.identity, self.out)
         with restoring(self.out):
             self._progress.curve[:] = state["curve"]
+            self._progress.timing |= state["timing"]
             self.search.load_state_dict(state["search"])
             if state["training"] is not None:
                 self.training = self._new_training(self.strategy.genotype())

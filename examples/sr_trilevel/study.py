@@ -227,6 +227,7 @@ def _told(folder: Path) -> dict[str, Any]:
         "stages": rows,
         "genotype": _read(folder / "genotype.json"),
         "curve": results["curve"],
+        "timing": _read(folder / "timing.json"),
     }
 
 

@@ -88,8 +88,27 @@ def test_the_time_left_is_that_of_the_steps_left(monkeypatch, capsys):
     list(progress().follow(reports(total=8)))
     lines = capsys.readouterr().out.splitlines()
     assert "1/8  left --:--" in lines[0], "one step tells nothing of the others"
-    assert "left 01:" in lines[3]
+    assert "left 02:00" in lines[3], "three looks a step"
     assert "left 00:00" in lines[-1]
+
+
+def test_timing_counts_steps_and_not_what_happens_between(monkeypatch, capsys):
+    tick(monkeypatch, 10.0)
+    watching = progress()
+
+    def both():
+        yield from reports("pretrain", total=3)
+        yield from reports("search", total=5)
+
+    for _ in watching.follow(both()):
+        outputs.time.monotonic()  # what saving takes, for instance
+    for _ in watching.follow(reports("search", total=2)):
+        pass
+
+    assert watching.timing == {
+        "pretrain": {"steps": 3, "seconds": 30.0},
+        "search": {"steps": 7, "seconds": 70.0},
+    }
 
 
 def test_on_a_terminal_one_line_is_rewritten_and_the_last_of_a_phase_stays(monkeypatch):

@@ -126,6 +126,7 @@ def test_every_file_is_there(finished):
         "genotype.json",
         "results.json",
         "results.md",
+        "timing.json",
     ]
     config = json.loads((out / "config.json").read_text())
     assert config["recipe"] == json.loads(smoke().to_json())
@@ -168,6 +169,21 @@ def test_results_tell_of_every_stage(finished):
     for name, row in rows.items():
         assert f"| {name} | {row['psnr']:.2f} |" in table
         assert "MATLAB bicubic" in row["protocol"]
+
+
+def test_timing_tells_steps_and_seconds_of_every_phase(finished):
+    out, _ = finished
+    timing = json.loads((out / "timing.json").read_text())
+    recipe = smoke()
+
+    assert timing["device"] == "cpu"
+    assert timing["threads"] >= 1
+    assert {phase: of["steps"] for phase, of in timing["phases"].items()} == {
+        "pretrain": recipe.search.pretrain_steps,
+        "search": recipe.search.search_steps,
+        "train": recipe.train.steps,
+    }
+    assert all(of["seconds"] > 0 for of in timing["phases"].values())
 
 
 def test_the_search_ends_one_hot_and_the_derived_network_is_the_supernet(finished):
@@ -271,6 +287,9 @@ def test_interrupted_twice_and_resumed_it_ends_with_the_same_bits(finished, tmp_
     assert "search" not in re.findall(r"^ *(\w+) +\d+/", last.stdout, re.MULTILINE)
     for name in ("genotype.json", "results.json", "results.md", "config.json"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+    phases = [json.loads((out / "timing.json").read_text())["phases"] for out in (whole, tmp_path)]
+    steps = [{phase: of["steps"] for phase, of in found.items()} for found in phases]
+    assert steps[0] == steps[1]
     states = [
         tensors(torch.load(out / "checkpoint.pt", weights_only=True)) for out in (whole, tmp_path)
     ]
@@ -680,7 +699,7 @@ def test_usage(capsys):
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("huge", "no recipe of this size; got huge. There are smoke, tiny, demo, hour, paper."),
+        ("huge", "no recipe of this size; got huge. There are smoke, tiny, demo, cores, hour,"),
         ("smoke/huge", "no recipe of this variant; got smoke/huge. There are lambda-0, "),
         ("smoke/", "no recipe of this variant; got smoke/. "),
     ],
