@@ -53,20 +53,19 @@ class Results:
         reports = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
         return cls(records=records, networks=reports, sizes=tuple(sizes))
 
-    def find(self, variants: Sequence[str], within: str | None = None) -> Record | None:
-        """The first there is of these variants, at the better size; None where none was run.
+    def found(self, variants: Sequence[str], within: str | None = None) -> list[Record]:
+        """At every size the first there is of these variants, the better size first.
 
         Args:
             variants: of recipes, the best first.
             within: a folder that comes before the others.
         """
+        found = []
         for size in self.sizes:
-            for variant in variants:
-                name = f"{size}/{variant}"
-                for key in (f"{within}:{name}", name):
-                    if key in self.records:
-                        return self.records[key]
-        return None
+            names = [f"{size}/{variant}" for variant in variants]
+            keys = [key for name in names for key in (f"{within}:{name}", name)]
+            found += [self.records[key] for key in keys if key in self.records][:1]
+        return found
 
     def pair(self, one: str, other: str) -> tuple[Record, Record] | None:
         """Records of two variants at one size."""

@@ -19,6 +19,7 @@ from examples.sr_trilevel.teachers import RRDBNet
 
 _OPTIONS = {
     "tiny": "--data T91 --skip-bad --sets Set5 Set14",
+    "cores": "--data PHOTO2K --teacher net_g_BSRN_x4.pth --sets Set5 Set14",
     "hour": "--data DF2K --sets Set5 Set14",
 }
 
@@ -98,7 +99,7 @@ def command(table: Table, variants: Sequence[str], size: str) -> str:
     Args:
         table: gives data, teacher and sets at the paper's size.
         variants: of recipes.
-        size: ``paper``, ``hour`` or ``tiny``.
+        size: ``paper``, ``hour``, ``cores`` or ``tiny``.
 
     >>> command(paper_tables()["2"], ["lambda-0.1"], "tiny")
     'python -m examples.sr_trilevel.study tiny/lambda-0.1 --data T91 --skip-bad --sets Set5 Set14'

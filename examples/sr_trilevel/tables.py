@@ -3,8 +3,9 @@
     python -m examples.sr_trilevel.tables --table 4 claims
 
 NAME is a table of the paper (1 to 10), figure-4, claims (what the method promises, with verdicts),
-variants (everything measured) or teachers (published networks). Ours come from what `study` and
-`evaluate --json` put down; what nobody has run says so, with the command that runs it.
+variants (everything measured), times (of a step of a search) or teachers (published networks).
+Ours come from what `study` and `evaluate --json` put down; what nobody has run says so, with the
+command that runs it.
 """
 
 from __future__ import annotations
@@ -55,15 +56,15 @@ _PLACE = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def paper_sheet(table: Table, results: Results) -> Sheet:
-    """A table with a line for the paper's figures of every row and one for ours."""
+    """A table with a line for the paper's figures of every row and one for each size of ours."""
     rows, records = [], []
     for row in table.rows:
         rows.append(_reported(row))
         if row.architecture is not None:
             rows.append(_counted(row.architecture, len(table.sets)))
-        record = results.find(row.variants, table.within) if row.variants else None
-        rows.append(_ours(row, table, record, results))
-        records += [] if record is None else [(row, record)]
+        found = results.found(row.variants, table.within)
+        rows += [_measured(record, table) for record in found] or [_scored(row, table, results)]
+        records += [(row, record) for record in found]
     return Sheet(
         title=table.title,
         head=("row", "whose", "path", "params, M", "GFLOPS", *(f"{s}, dB" for s in table.sets)),
@@ -91,13 +92,17 @@ def _counted(architecture: str, sets: int) -> list[str]:
     return ["", "counted here", "", f"{params / 1e6:.3f}", f"{macs / 1e9:.2f}", *[""] * sets]
 
 
-def _ours(row: PaperRow, table: Table, record: Record | None, results: Results) -> list[str]:
-    if record is not None:
-        params, macs = size_of(record, "params"), size_of(record, "macs")
-        runs = len(record["runs"])
-        whose = f"`{record['recipe']}`, {runs} run{'s' if runs > 1 else ''}"
-        psnr = [_text(scores(record, "trained", name)) for name in table.sets]
-        return ["", whose, paths_of(record), scaled(params, 1e6, 3), scaled(macs, 1e9, 2), *psnr]
+def _measured(record: Record, table: Table) -> list[str]:
+    """What a study says."""
+    params, macs = size_of(record, "params"), size_of(record, "macs")
+    runs = len(record["runs"])
+    whose = f"`{record['recipe']}`, {runs} run{'s' if runs > 1 else ''}"
+    psnr = [_text(scores(record, "trained", name)) for name in table.sets]
+    return ["", whose, paths_of(record), scaled(params, 1e6, 3), scaled(macs, 1e9, 2), *psnr]
+
+
+def _scored(row: PaperRow, table: Table, results: Results) -> list[str]:
+    """What the published weights score here, or that nothing was run."""
     name = None if row.weights is None else Path(row.weights).stem
     if name is None or name not in results.networks:
         return ["", f"ours: {NOT_RUN}", "", "", "", *[""] * len(table.sets)]
@@ -126,8 +131,9 @@ def _conditions(table: Table, records: Sequence[tuple[PaperRow, Record]]) -> lis
     alike: dict[str, list[str]] = {}
     for row, record in records:
         words = "; ".join(differences(table, row, record)) or "nothing that is known"
-        alike.setdefault(words, []).append(row.label)
-    return [f"Ours differ in ({', '.join(labels)}): {words}." for words, labels in alike.items()]
+        size = record["recipe"].partition("/")[0]
+        alike.setdefault(words, []).append(f"{row.label}, `{size}`")
+    return [f"Ours differ in ({'; '.join(labels)}): {words}." for words, labels in alike.items()]
 
 
 def differences(table: Table, row: PaperRow, record: Record) -> list[str]:
@@ -234,6 +240,43 @@ def figure_sheet(results: Results) -> Sheet:
     )
 
 
+PAPER_STEPS = 57_500
+"""Of pretraining, and of the search itself."""
+
+
+def times_sheet(results: Results) -> Sheet:
+    """What a step of every search took, and how long the paper's number of them would."""
+    rows: list[tuple[str, ...]] = [("paper", "57,500", "", "57,500", "", "8", "one Tesla V100")]
+    records = []
+    for record in results.records.values():
+        phases = [run.get("timing", {}).get("phases", {}) for run in record["runs"]]
+        if not all({"pretrain", "search"} <= set(of) for of in phases):
+            continue
+        seconds = {
+            phase: Mean.of([of[phase]["seconds"] / of[phase]["steps"] for of in phases])
+            for phase in ("pretrain", "search")
+        }
+        steps = [f"{phases[0][phase]['steps']:,}" for phase in seconds]
+        days = PAPER_STEPS * sum(mean.mean for mean in seconds.values()) / 86_400
+        threads = record["runs"][0]["timing"]["threads"]
+        place = f"{record['hardware']}, {threads} thread{'s' * (threads > 1)} a run"
+        pretrain, search = map(str, seconds.values())
+        recipe = f"`{record['recipe']}`"
+        rows.append((recipe, steps[0], pretrain, steps[1], search, f"{days:.2f}", place))
+        records.append(record)
+    head = ("search", "steps of pretraining", "seconds each", "steps of search", "seconds each")
+    return Sheet(
+        title="Time of a search",
+        head=(*head, "days for the paper's steps", "on"),
+        rows=rows if records else [*rows, ("ours", *[""] * 5, NOT_RUN)],
+        notes=[
+            "Days for 57,500 steps of each kind of this very search, at its own size: a smaller "
+            "space has shorter steps. Steps of the search get shorter as branches reach zero.",
+            *provenance(records),
+        ],
+    )
+
+
 def teachers_sheet(results: Results) -> Sheet:
     """Published networks that were scored here: those that teach."""
     reports = results.networks
@@ -257,7 +300,7 @@ def sheets() -> dict[str, Callable[[Results], Sheet]]:
     """What makes every table, by name.
 
     >>> list(sheets())[-5:]
-    ['10', 'figure-4', 'claims', 'variants', 'teachers']
+    ['figure-4', 'claims', 'variants', 'times', 'teachers']
     """
 
     def of(table: Table) -> Callable[[Results], Sheet]:
@@ -268,6 +311,7 @@ def sheets() -> dict[str, Callable[[Results], Sheet]]:
         "figure-4": figure_sheet,
         "claims": claims_sheet,
         "variants": variants_sheet,
+        "times": times_sheet,
         "teachers": teachers_sheet,
     }
 
@@ -317,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of("tables", __doc__)
     add = parser.add_argument
     add("--table", metavar="NAME", nargs="+", choices=list(sheets()), help="default: all")
-    add("--size", choices=SIZES, help="of ours (default: the best there is of every row)")
+    add("--size", choices=SIZES, help="of ours (default: all)")
     add("--results", metavar="DIR", default=str(RESULTS), help="what `study` put down")
     add("--networks", metavar="DIR", default=str(NETWORKS), help="files of `evaluate --json`")
     add("--markdown", action="store_true", help="print Markdown")

@@ -177,12 +177,12 @@ def test_the_better_size_and_the_variant_as_published_come_first():
 
     def found(records, **options):
         sheet = sheets()["4"](results_of(*records, **options))
-        return lines(sheet, "lambda = 0")[-1][1]
+        return [line[1] for line in lines(sheet, "lambda = 0")[1:]]
 
-    assert found(some) == "`paper/A+visual+lambda-0`, 1 run"
-    assert found(some[:2]) == "`paper/lambda-0`, 1 run"
-    assert found(some, sizes=("tiny",)) == "`tiny/lambda-0`, 1 run"
-    assert found(some[1:], sizes=("tiny",)) == "ours: not run"
+    assert found(some) == ["`paper/A+visual+lambda-0`, 1 run", "`tiny/lambda-0`, 1 run"]
+    assert found(some[:2]) == ["`paper/lambda-0`, 1 run", "`tiny/lambda-0`, 1 run"]
+    assert found(some, sizes=("tiny",)) == ["`tiny/lambda-0`, 1 run"]
+    assert found(some[1:], sizes=("tiny",)) == ["ours: not run"]
 
 
 def test_a_table_can_have_records_of_its_own():
@@ -190,8 +190,30 @@ def test_a_table_can_have_records_of_its_own():
     other = record_of("paper/lambda-0.1", [run_of(0, params=2_000)])
     results = Results(records={"aim2020:paper/lambda-0.1": own, "paper/lambda-0.1": other})
 
-    assert results.find(["lambda-0.1"], "aim2020") is own
-    assert results.find(["lambda-0.1"]) is other
+    assert results.found(["lambda-0.1"], "aim2020") == [own]
+    assert results.found(["lambda-0.1"]) == [other]
+
+
+def test_the_time_of_a_search_is_that_of_its_steps():
+    def timed(pretrain, search):
+        phases = {
+            "pretrain": {"steps": 10, "seconds": pretrain},
+            "search": {"steps": 20, "seconds": search},
+        }
+        return {**run_of(), "timing": {"device": "cpu", "threads": 2, "phases": phases}}
+
+    records = [
+        record_of("tiny/A", [timed(10.0, 20.0), timed(30.0, 60.0)]),
+        record_of("tiny/softmax", [run_of()]),  # from before there were times
+        record_of("tiny/table9", [{**run_of(), "timing": {"phases": {"train": {}}}}]),
+    ]
+    paper, ours = sheets()["times"](results_of(*records)).rows
+
+    assert paper[0] == "paper"
+    assert ours[:5] == ("`tiny/A`", "10", "2.00 ± 1.41", "20", "2.00 ± 1.41")
+    assert float(ours[5]) == pytest.approx(57_500 * 4 / 86_400, abs=0.01)
+    assert ours[6] == "an abacus, 2 threads a run"
+    assert sheets()["times"](Results()).rows[-1][-1] == "not run"
 
 
 def test_what_differs_from_the_paper_is_found_by_comparing():

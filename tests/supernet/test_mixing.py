@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trinas.supernet.mixing import concatenated, unit_product, weighted_sum
+from trinas.supernet.compiled import merged
+from trinas.supernet.mixing import apart, concatenated, joint_sum, weighted_sum
 
 SHAPES = [(2, 3, 4, 5), (2, 3), (2, 1, 1, 1)]
 
@@ -88,7 +89,7 @@ def test_nothing_is_kept_for_backward_where_no_weight_is_trained():
 def test_a_weight_of_one_costs_nothing_forward_and_has_the_gradients_of_a_product(layout):
     _, (x,) = parts(1, (2, 3, 4, 5), layout=layout)
     weight = torch.ones((), dtype=torch.float64, requires_grad=True)
-    result = unit_product(weight, x)
+    result = joint_sum([x], [1.0], [weight], [1.0])
     target = torch.randn(2, 3, 4, 5, dtype=torch.float64)
 
     assert result.data_ptr() == x.data_ptr()
@@ -98,16 +99,93 @@ def test_a_weight_of_one_costs_nothing_forward_and_has_the_gradients_of_a_produc
     )
 
 
-def test_second_gradients_of_a_weight_of_one_are_those_of_a_product():
-    _, (x,) = parts(1, (2, 3))
-    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+TERMS = st.lists(
+    st.tuples(st.sampled_from([1.0, 0.2, -3.0]), st.sampled_from([None, 1.0, 0.25])),
+    min_size=1,
+    max_size=4,
+)
+"""A factor and a weight each, None where nothing is weighted."""
+
+
+def plain_sum(xs, factors, weights):
+    weighted = [x if w is None else w * x for w, x in zip(weights, xs)]
+    return sum(f * x for f, x in zip(factors, weighted))
+
+
+@given(terms=TERMS, asked=st.integers(0, 255), layout=st.sampled_from([0, 1]))
+def test_a_joint_sum_and_its_gradients_are_those_of_products_and_sums(terms, asked, layout):
+    factors, values = zip(*terms)
+    format = [torch.contiguous_format, torch.channels_last][layout]
+    _, xs = parts(len(terms), (2, 3, 2, 2), layout=format)
+    weights = [None if v is None else torch.tensor(v, dtype=torch.float64) for v in values]
+    tensors = [*xs, *(w for w in weights if w is not None)]
+    leaves = [t.detach().requires_grad_() if asked >> k & 1 else t for k, t in enumerate(tensors)]
+    xs, rest = leaves[: len(xs)], iter(leaves[len(xs) :])
+    weights = [None if w is None else next(rest) for w in weights]
+    hosts = [1.0 if v is None else v for v in values]
+    ours, plain = joint_sum(xs, factors, weights, hosts), plain_sum(xs, factors, weights)
+    target = torch.randn(plain.shape, dtype=torch.float64)
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+
+    torch.testing.assert_close(ours, plain)
+    assert ours.requires_grad == bool(wanted)
+    if wanted:
+        torch.testing.assert_close(
+            torch.autograd.grad((ours * target).sum(), wanted, allow_unused=True),
+            torch.autograd.grad((plain * target).sum(), wanted, allow_unused=True),
+        )
+
+
+def test_second_gradients_of_a_joint_sum_are_those_of_products_and_sums():
+    _, xs = parts(3, (2, 3))
+    one = torch.ones((), dtype=torch.float64, requires_grad=True)
+    part = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+    weights, factors = [one, None, part], [1.0, 0.5, -2.0]
+    leaves = [one, part, *xs]
     found = []
-    for product in (unit_product(weight, x), weight * x):
-        first = torch.autograd.grad(product.square().sum(), [weight, x], create_graph=True)
-        mixed = first[0] * first[1].square().sum()
-        found.append(torch.autograd.grad(mixed, [weight, x]))
+    for total in (
+        joint_sum(xs, factors, weights, [1.0, 1.0, 0.25]),
+        plain_sum(xs, factors, weights),
+    ):
+        first = torch.autograd.grad(total.square().sum(), leaves, create_graph=True)
+        mixed = first[0] * first[1] + sum(g.square().sum() for g in first[2:])
+        found.append(torch.autograd.grad(mixed, leaves))
 
     torch.testing.assert_close(*found)
+
+
+def test_a_joint_sum_rounds_as_the_sum_of_a_plain_network():
+    xs = [torch.randn(2, 3, 8, 8) for _ in range(3)]
+    weights = [torch.ones((), requires_grad=True) for _ in xs]
+
+    ours = joint_sum(xs, [1.0, 0.2, 1.0], weights, [1.0] * 3)
+
+    assert torch.equal(ours, merged("sum", xs, (1.0, 0.2, 1.0)))
+
+
+def test_a_joint_sum_in_low_precision_is_that_of_its_widest_part():
+    xs = [torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4, dtype=torch.bfloat16)]
+    weights = [torch.ones((), requires_grad=True) for _ in xs]
+    xs = [x.requires_grad_() for x in xs]
+    total = joint_sum(xs, [1.0, 1.0], weights, [1.0, 1.0])
+    total.sum().backward()
+
+    assert total.dtype == torch.float32
+    assert [x.grad.dtype for x in xs] == [torch.float32, torch.bfloat16]
+    assert weights[1].grad.dtype == torch.float32
+
+
+def test_numbers_taken_apart_give_one_gradient_back():
+    weights = torch.rand(5, dtype=torch.float64, requires_grad=True)
+    found = []
+    for single in (apart(weights), weights.unbind(0)):
+        (first,) = torch.autograd.grad(single[1] ** 3 + 2 * single[3], weights, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), weights)
+        found += [(first.detach(), second)]
+
+    torch.testing.assert_close(*found)
+    assert found[0][0][0] == 0
+    assert not apart(weights.detach())[0].requires_grad
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

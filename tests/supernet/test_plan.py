@@ -5,6 +5,7 @@ import torch
 from example_spaces import ALL
 
 import trinas as tn
+from trinas.supernet.plan import Order
 
 
 def running(net, mixture):
@@ -115,3 +116,74 @@ def test_feature_maps_stay_channels_last():
 
     assert seen
     assert all(y.is_contiguous(memory_format=torch.channels_last) for y in seen)
+
+
+def one_left(graph, picked):
+    """A mixture with one option of every decision, whose weights take gradients."""
+    weights = torch.tensor(graph.one_hot(tn.Genotype.of(graph, picked)), requires_grad=True)
+    return weights, tn.Mixture.from_weights(graph, weights, weights)
+
+
+def test_sums_do_the_work_of_mixtures_with_one_option_left():
+    graph = tn.lower(tn.cell(3, lambda i, j: options(), merge="last"), (4, 6, 6))
+    net = tn.compile_supernet(graph)
+    _, mixture = one_left(graph, dict.fromkeys(graph.decisions, "large"))
+    order = net.network.plan.order(mixture.alive)
+    sums = [live for live in order.joined if live.mixed]
+
+    mixtures = [live for live in order.lives if live.step.kind == "mix"]
+    assert len(mixtures) == 6
+    assert not any(live.step.kind == "mix" for live in order.joined)
+    assert [len(live.inputs) for live in sums] == [1, 2, 3]
+    slots = [slot for live in sums for slot in live.mixed]
+    assert sorted(slots) == sorted(live.slots[0] for live in mixtures)
+
+
+def test_a_mixture_that_several_read_or_that_mixes_several_is_no_part_of_a_sum():
+    twice = tn.seq(options(), tn.parallel(tn.seq(), tn.relu(), merge="sum"))
+    graph = tn.lower(twice, (4, 6, 6))
+    net = tn.compile_supernet(graph)
+    _, mixture = one_left(graph, dict.fromkeys(graph.decisions, "large"))
+
+    assert not any(live.mixed for live in net.network.plan.order(mixture.alive).joined)
+    graph = tn.lower(tn.residual(options()), (4, 6, 6))
+    net = tn.compile_supernet(graph)
+    mixture = net.mixture()
+    assert sum(mixture.alive) > 1
+    order = net.network.plan.order(mixture.alive)
+    assert order.joined == order.lives
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("seed", range(3))
+def test_joined_sums_change_neither_results_nor_gradients(name, seed, monkeypatch):
+    graph = ALL[name]()
+    net = tn.compile_supernet(graph).eval()
+    x = torch.rand(2, *graph.in_shape.numbers())
+    found = []
+    for joined in (True, False):
+        if not joined:
+            monkeypatch.setattr(Order, "joined", property(lambda order: order.lives))
+        weights, mixture = one_left(graph, tn.sample(graph, seed))
+        net.zero_grad()
+        y = net(x, at=mixture)
+        y.square().sum().backward()
+        grads = {n: p.grad for n, p in net.network.named_parameters() if p.grad is not None}
+        found.append((y.detach(), weights.grad, grads))
+
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_what_nothing_reads_any_more_is_freed():
+    graph = tn.lower(tn.cell(4, lambda i, j: options()), (4, 6, 6))
+    net = tn.compile_supernet(graph)
+    _, mixture = one_left(graph, dict.fromkeys(graph.decisions, "small"))
+    for lives in (
+        net.network.plan.order(mixture.alive).lives,
+        net.network.plan.order(mixture.alive).joined,
+    ):
+        there: set[int] = set()
+        for live in lives:
+            assert there.issuperset(live.inputs)
+            there = (there | {live.position}) - set(live.frees)
+        assert there == {lives[-1].position}

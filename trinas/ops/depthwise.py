@@ -6,8 +6,7 @@ more, on the CPU. Both gradients can be had from kernels that are fast, exactly:
 - the gradient of the input is a depthwise convolution of the result's gradient with the
   kernel turned by half a circle;
 - a stride is zeros between the values of the result's gradient;
-- a dilation d is d x d convolutions without, one for every phase of the positions;
-- a k x k gradient of the weight is put together from 3 x 3 ones, of shifted inputs.
+- a dilation d is d x d convolutions without, one for every phase of the positions.
 
 Legend: N batch, C channels, H W height and width, K kernel, D dilation.
 """
@@ -20,10 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trinas._core.signature import signed
 from trinas.ops.opaque import conv2d
-
-_TILE = 3
-"""The size of kernel that torch's backward pass is fastest for."""
 
 
 def depthwise_conv2d(
@@ -75,6 +72,7 @@ class _Depthwise(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
         padding = dilation * (weight.shape[-1] - 1) // 2
         return torch.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
@@ -135,7 +133,8 @@ def _phases(x: Tensor, dilation: int) -> Tensor:
     if dilation == 1:
         return x
     n, c, h, w = x.shape
-    x = F.pad(x, (0, -w % dilation, 0, -h % dilation))
+    if h % dilation or w % dilation:
+        x = F.pad(x, (0, -w % dilation, 0, -h % dilation))
     h, w = x.shape[2] // dilation, x.shape[3] // dilation
     x = x.permute(0, 2, 3, 1).reshape(n, h, dilation, w, dilation, c)
     x = x.permute(0, 2, 4, 1, 3, 5).reshape(n * dilation**2, h, w, c)
@@ -143,29 +142,11 @@ def _phases(x: Tensor, dilation: int) -> Tensor:
 
 
 def _of_weight(x: Tensor, grad: Tensor, kernel: int) -> Tensor:
-    """The gradient of a weight at stride 1 and dilation 1, from tiles of 3 x 3."""
-    c, h, w = grad.shape[1:]
-    reach = (kernel - 1) // 2
-    tile = min(kernel, _TILE)
-    padded = F.pad(x, (reach,) * 4)
-    result = grad.new_empty(c, 1, kernel, kernel)
-    shape_of_tile = grad.new_empty(c, 1, tile, tile)
-    starts = sorted({min(start, kernel - tile) for start in range(0, kernel, tile)})
-    for i in starts:
-        for j in starts:
-            seen = padded[:, :, i : i + h + tile - 1, j : j + w + tile - 1]
-            _, part, _ = torch.ops.aten.convolution_backward(
-                grad,
-                seen,
-                shape_of_tile,
-                None,
-                [1, 1],
-                [0, 0],
-                [1, 1],
-                False,
-                [0, 0],
-                c,
-                [False, True, False],
-            )
-            result[:, :, i : i + tile, j : j + tile] = part
-    return result
+    """The gradient of a weight at stride 1 and dilation 1."""
+    c, padding = grad.shape[1], (kernel - 1) // 2
+    like = grad.new_empty(c, 1, kernel, kernel)
+    sides = [1, 1], [padding, padding], [1, 1]
+    which = [False, True, False]
+    return torch.ops.aten.convolution_backward(
+        grad, x, like, None, *sides, False, [0, 0], c, which
+    )[1]

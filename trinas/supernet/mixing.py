@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trinas._core.signature import signed
+
 
 def weighted_sum(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
     """``sum_k weights[k] * xs[k]``.
@@ -32,32 +34,116 @@ def weighted_sum(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
     return _plain(weights, xs)
 
 
-def unit_product(weight: Tensor, x: Tensor) -> Tensor:
-    """``weight * x`` for a weight that is 1: `x` as it is, with both gradients of a product."""
-    return _UnitProduct.apply(weight, x)
+def joint_sum(
+    xs: Sequence[Tensor],
+    factors: Sequence[float],
+    weights: Sequence[Tensor | None],
+    values: Sequence[float],
+) -> Tensor:
+    """``sum_k factors[k] * weights[k] * xs[k]``, in which a weight of 1 costs nothing.
+
+    Args:
+        xs: K tensors of one shape.
+        factors: K numbers.
+        weights: K tensors of no dimensions, or None for a weight of 1.
+        values: what the weights are; 1 where there is none.
+    """
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs))
+    xs = [x.to(dtype) for x in xs]
+    weighted = [k for k, weight in enumerate(weights) if weight is not None]
+    tensors = [w.to(dtype) for w in weights if w is not None]
+    if torch.is_grad_enabled() and any(w.requires_grad for w in tensors):
+        given = tuple(factors), tuple(values), tuple(weighted)
+        return _JointSum.apply(*given, *tensors, *xs)
+    return _scaled_sum(xs, [f * v for f, v in zip(factors, values)])
 
 
-class _UnitProduct(torch.autograd.Function):
+def _scaled_sum(xs: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
+    """In the order, and so with the rounding, of the same sum in a plain network."""
+    total = xs[0] if scales[0] == 1.0 else xs[0] * scales[0]
+    for x, scale in zip(xs[1:], scales[1:]):
+        total = torch.add(total, x, alpha=scale)
+    return total
+
+
+class _JointSum(torch.autograd.Function):
+    """The sum, and its gradients; they are differentiable again."""
+
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: Tensor, x: Tensor) -> Tensor:
-        return x.view_as(x)
+    @signed
+    def forward(
+        factors: tuple[float, ...],
+        values: tuple[float, ...],
+        weighted: tuple[int, ...],
+        *tensors: Tensor,
+    ) -> Tensor:
+        xs = tensors[len(weighted) :]
+        total = _scaled_sum(xs, [f * v for f, v in zip(factors, values)])
+        return total.view_as(total) if total is xs[0] else total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        ctx.factors, ctx.values, ctx.weighted = inputs[:3]
+        ctx.save_for_backward(*inputs[3:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = _dense(grads[0])
-        weight, x = ctx.saved_tensors
-        for_weight = _inner(grad, x).to(weight.dtype) if ctx.needs_input_grad[0] else None
-        for_x = None
-        if ctx.needs_input_grad[1]:
-            # As a product only where the weight is differentiated once more.
-            for_x = grad * weight.to(grad.dtype) if torch.is_grad_enabled() else grad
-        return for_weight, for_x
+        saved = ctx.saved_tensors  # once: a checkpoint computes them when asked
+        weights, xs = saved[: len(ctx.weighted)], saved[len(ctx.weighted) :]
+        of_weights, of_xs = (
+            ctx.needs_input_grad[3 : 3 + len(weights)],
+            ctx.needs_input_grad[3 + len(weights) :],
+        )
+        for_weights = [
+            _times(_inner(grad, xs[k]), ctx.factors[k]) if need else None
+            for k, need in zip(ctx.weighted, of_weights)
+        ]
+        by_place = dict(zip(ctx.weighted, weights))
+        for_xs: list[Tensor | None] = []
+        for k, need in enumerate(of_xs):
+            if not need:
+                for_xs.append(None)
+            elif torch.is_grad_enabled() and k in by_place:
+                # As a product only where the weight is differentiated once more.
+                for_xs.append(_times(grad * by_place[k], ctx.factors[k]))
+            else:
+                for_xs.append(_times(grad, ctx.factors[k] * ctx.values[k]))
+        return None, None, None, *for_weights, *for_xs
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1.0 else x * factor
+
+
+def apart(weights: Tensor) -> tuple[Tensor, ...]:
+    """The numbers of a vector one by one; backward joins the gradients of those that have one.
+
+    Torch's own would first make a zero of each of the others.
+    """
+    if torch.is_grad_enabled() and weights.requires_grad:
+        return _Apart.apply(weights)
+    return weights.unbind(0)
+
+
+class _Apart(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    @signed
+    def forward(weights: Tensor) -> tuple[Tensor, ...]:
+        return weights.unbind(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.like = inputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor:
+        return torch.stack([ctx.like if grad is None else grad for grad in grads])
 
 
 def _plain(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
@@ -73,6 +159,7 @@ class _WeightedSum(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(count: int, *tensors: Tensor) -> Tensor:
         return _plain(tensors[:count], tensors[count:])
 
@@ -109,6 +196,7 @@ class _Concatenation(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(*xs: Tensor) -> Tensor:
         return torch.cat(xs, dim=1)
 

@@ -11,7 +11,7 @@ zeros are not added.
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
@@ -67,7 +67,11 @@ class Step:
 
 @attrs.frozen(eq=False)
 class Live:
-    """A step that runs in a particular pass: its inputs that count, and what it frees."""
+    """A step that runs in a particular pass: its inputs that count, and what it frees.
+
+    Where a sum does the work of mixtures, too (`Order.joined`), `mixed` has the slot of each of
+    them in the place of its input, and None in the other places.
+    """
 
     position: int
     step: Step
@@ -75,6 +79,7 @@ class Live:
     slots: tuple[int, ...]
     coefs: tuple[float, ...]
     frees: tuple[int, ...]
+    mixed: tuple[int | None, ...] = ()
 
 
 @attrs.frozen(cache_hash=True)
@@ -160,11 +165,53 @@ class Order:
         return _grouped(self.lives, self._regions, self._regions)
 
     @functools.cached_property
+    def joined(self) -> tuple[Live, ...]:
+        """The steps, with every mixture that has one input left done by the sum that reads it.
+
+        Where hardly anything is left, as at the end of a search, that is one call for a node of a
+        cell instead of one for each of its edges.
+        """
+        uses = Counter(i for live in self.lives for i in live.inputs)
+        single = {
+            live.position: live
+            for live in self.lives
+            if live.step.kind == "mix" and len(live.inputs) == 1 and uses[live.position] == 1
+        }
+        done: set[int] = set()
+        lives: list[Live] = []
+        for live in self.lives:
+            adds = live.step.kind in ("sum", "keep")
+            mixed = [i for i in live.inputs if i in single] if adds else []
+            done.update(mixed)
+            lives.append(_joining(live, single) if mixed else live)
+        if not done:
+            return self.lives
+        return _freeing([live for live in lives if live.position not in done])
+
+    @functools.cached_property
     def choices(self) -> tuple[Block, ...]:
         """The steps of every mixture together, with all that leads to it and nowhere else."""
         mixtures = {live.position for live in self.lives if live.step.kind == "mix"}
         ends = _ends(self.lives, closed=mixtures, into=mixtures)
         return _grouped(self.lives, ends, self._regions)
+
+
+def _joining(live: Live, mixtures: Mapping[int, Live]) -> Live:
+    """A sum that reads what these mixtures read, of one input each."""
+    return attrs.evolve(
+        live,
+        inputs=tuple(mixtures[i].inputs[0] if i in mixtures else i for i in live.inputs),
+        mixed=tuple(mixtures[i].slots[0] if i in mixtures else None for i in live.inputs),
+    )
+
+
+def _freeing(lives: Sequence[Live]) -> tuple[Live, ...]:
+    """The same steps, each of which frees what nothing behind it reads."""
+    last_use = {i: live.position for live in lives for i in live.inputs}
+    frees: dict[int, list[int]] = {}
+    for producer, consumer in last_use.items():
+        frees.setdefault(consumer, []).append(producer)
+    return tuple(attrs.evolve(v, frees=tuple(frees.get(v.position, ()))) for v in lives)
 
 
 def _ends(
@@ -362,8 +409,7 @@ class Plan:
         # A plain network runs all that its cost counts, as published counts do.
         zeros = set() if alive is None or add_zeros else self._zeros(alive)
         needed = {self._output}
-        found: list[tuple[int, Step, list[int]]] = []
-        last_use: dict[int, int] = {}
+        lives: list[Live] = []
         for position in range(len(self.steps) - 1, -1, -1):
             step = self.steps[position]
             if position not in needed:
@@ -371,25 +417,18 @@ class Plan:
             kept = _kept(step, alive)
             if step.kind in _ADDING:
                 kept = [i for i in kept if step.inputs[i] not in zeros] or kept[:1]
-            found.append((position, step, kept))
-            for i in kept:
-                needed.add(step.inputs[i])
-                last_use.setdefault(step.inputs[i], position)
-        frees: dict[int, list[int]] = {}
-        for producer, consumer in last_use.items():
-            frees.setdefault(consumer, []).append(producer)
-        lives = (
-            Live(
-                position,
-                step,
-                tuple(step.inputs[i] for i in kept),
-                tuple(step.slots[i] for i in kept) if step.slots else (),
-                tuple(step.coefs[i] for i in kept) if step.coefs else (),
-                tuple(frees.get(position, ())),
+            needed.update(step.inputs[i] for i in kept)
+            lives.append(
+                Live(
+                    position,
+                    step,
+                    tuple(step.inputs[i] for i in kept),
+                    tuple(step.slots[i] for i in kept) if step.slots else (),
+                    tuple(step.coefs[i] for i in kept) if step.coefs else (),
+                    (),
+                )
             )
-            for position, step, kept in reversed(found)
-        )
-        return Order(tuple(lives), self._regions)
+        return Order(_freeing(lives[::-1]), self._regions)
 
     def _varying(self) -> set[int]:
         """The steps whose inputs hang on the decisions: mixtures, and sums that leave out zeros."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trinas.graph import Graph
 from trinas.ops import Operation
 from trinas.supernet.compiled import Compiled, merged
-from trinas.supernet.mixing import concatenated, unit_product, weighted_sum
+from trinas.supernet.mixing import apart, concatenated, joint_sum, weighted_sum
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Block, Live, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices
@@ -70,7 +70,7 @@ class Run:
     def _weights(self) -> Sequence[Tensor]:
         """The weights one by one: taken apart in one go, so that backward joins them in one."""
         assert self._mixture is not None
-        return self._mixture.weights.unbind(0)
+        return apart(self._mixture.weights)
 
     def block(self, block: Block, *inputs: Tensor) -> Tensor:
         """The result of the last step of a block; nothing is kept from other blocks."""
@@ -119,9 +119,10 @@ class Run:
             return self._mix(live, inputs)
         if kind == "concat":
             return concatenated(inputs)
+        coefs = live.coefs
         if kind == "keep" and self._mixture is not None:
-            return merged(kind, inputs, tuple(self._mixture.host[slot] for slot in live.slots))
-        return merged(kind, inputs, live.coefs)
+            coefs = tuple(self._mixture.host[slot] for slot in live.slots)
+        return self._joint(inputs, coefs, live.mixed) if live.mixed else merged(kind, inputs, coefs)
 
     def _op(self, step: Step, x: Tensor) -> Tensor:
         module, operation = self._layers[step.key], step.operation
@@ -160,11 +161,8 @@ class Run:
     def _mix(self, live: Live, inputs: list[Tensor]) -> Tensor:
         mixture = self._mixture
         assert mixture is not None
-        if len(inputs) == 1 and not mixture.weights.requires_grad:
-            value = mixture.host[live.slots[0]]
-            return inputs[0] if value == 1.0 else inputs[0] * value
-        if len(inputs) == 1 and mixture.host[live.slots[0]] == 1.0:
-            return unit_product(self._weights[live.slots[0]], inputs[0])
+        if len(inputs) == 1:
+            return self._joint(inputs, (), live.slots)
         # What does not take part is here because nothing is skipped; its gradient is that
         # of what is.
         weights = [
@@ -172,6 +170,18 @@ class Run:
             for slot in live.slots
         ]
         return weighted_sum(weights, inputs)
+
+    def _joint(
+        self, inputs: list[Tensor], coefs: tuple[float, ...], slots: tuple[int | None, ...]
+    ) -> Tensor:
+        """A sum with mixtures of one input each in it."""
+        mixture = self._mixture
+        assert mixture is not None
+        values = [1.0 if slot is None else mixture.host[slot] for slot in slots]
+        weights: list[Tensor | None] = [None] * len(slots)
+        if mixture.weights.requires_grad:
+            weights = [None if slot is None else self._weights[slot] for slot in slots]
+        return joint_sum(inputs, coefs or (1.0,) * len(inputs), weights, values)
 
 
 def _note(error: Exception, step: Step) -> None:
