@@ -48,13 +48,16 @@ class Case:
     def step(self, predict: Callable[[Tensor], Tensor], module: nn.Module, *leaves: Tensor) -> Work:
         """A work: forward, loss, and a backward that reaches `leaves` and all of `module`.
 
-        Gradients are cleared, not kept.
+        Gradients are cleared, not kept: those that the step makes, which are the same each time.
+        To look for any at the other parameters of a supernet is no part of it.
         """
-        parameters = [*module.parameters(), *leaves]
+        filled: list[Tensor] = []
 
         def step() -> None:
             self.loss(predict(self.x), self.y).backward()
-            for parameter in parameters:
+            if not filled:
+                filled.extend(p for p in (*module.parameters(), *leaves) if p.grad is not None)
+            for parameter in filled:
                 parameter.grad = None
 
         return step

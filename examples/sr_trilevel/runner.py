@@ -376,7 +376,7 @@ class Run:
         check_identity(state["identity"], self.identity, self.out)
         with restoring(self.out):
             self._progress.curve[:] = state["curve"]
-            self._progress.timing |= state["timing"]
+            self._progress.timing |= state.get("timing", {})  # earlier versions took no times
             self.search.load_state_dict(state["search"])
             if state["training"] is not None:
                 self.training = self._new_training(self.strategy.genotype())

@@ -227,7 +227,8 @@ def _told(folder: Path) -> dict[str, Any]:
         "stages": rows,
         "genotype": _read(folder / "genotype.json"),
         "curve": results["curve"],
-        "timing": _read(folder / "timing.json"),
+        # Runs of earlier versions left none.
+        **({"timing": _read(timing)} if (timing := folder / "timing.json").exists() else {}),
     }
 
 

@@ -547,6 +547,17 @@ def test_resume_from_the_checkpoint_of_another_recipe(checkpoint, capsys):
     assert 'got "name": "smoke", in the checkpoint, "name": "demo", now' in text
 
 
+def test_resume_from_the_checkpoint_of_a_version_that_took_no_times(checkpoint, tmp_path):
+    path = tmp_path / "out" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    del state["timing"]
+    torch.save(state, path)
+
+    assert main([*map(str, checkpoint), "--resume"]) == 0
+    timing = json.loads((tmp_path / "out" / "timing.json").read_text())
+    assert timing["phases"] == {}, "nothing was left to do"
+
+
 def test_resume_from_the_checkpoint_of_another_space(checkpoint, tmp_path, capsys):
     """As after the definition of the space has changed: the recipe is the same."""
     path = tmp_path / "out" / "checkpoint.pt"

@@ -101,6 +101,20 @@ def test_an_interrupted_run_goes_on(runs, tmp_path, monkeypatch):
     assert "--resume" in runs[-1]
 
 
+def test_runs_of_versions_that_took_no_times_still_tell(runs, tmp_path):
+    command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
+    command += ["--results", str(tmp_path / "results")]
+    timing = tmp_path / "runs" / "smoke-trellis" / "0" / "timing.json"
+
+    assert main(command) == 0
+    (run,) = load_results(tmp_path / "results")["smoke/trellis"]["runs"]
+    assert run["timing"] == json.loads(timing.read_text())
+    timing.unlink()
+    assert main(command) == 0
+    (run,) = load_results(tmp_path / "results")["smoke/trellis"]["runs"]
+    assert "timing" not in run
+
+
 def test_a_size_stands_for_all_its_variants():
     every = [f"tiny/{variant}" for variant in VARIANTS]
     assert study.recipes_of(["tiny"], features=True) == every

@@ -177,11 +177,12 @@ class Run:
         """A sum with mixtures of one input each in it."""
         mixture = self._mixture
         assert mixture is not None
+        factors = coefs or (1.0,) * len(inputs)
         values = [1.0 if slot is None else mixture.host[slot] for slot in slots]
-        weights: list[Tensor | None] = [None] * len(slots)
-        if mixture.weights.requires_grad:
-            weights = [None if slot is None else self._weights[slot] for slot in slots]
-        return joint_sum(inputs, coefs or (1.0,) * len(inputs), weights, values)
+        if not mixture.weights.requires_grad:
+            return merged("sum", inputs, tuple(f * v for f, v in zip(factors, values)))
+        weights = [None if slot is None else self._weights[slot] for slot in slots]
+        return joint_sum(inputs, factors, weights, values)
 
 
 def _note(error: Exception, step: Step) -> None:
