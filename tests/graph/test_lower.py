@@ -1,6 +1,5 @@
 """From spaces to graphs: names, edges, shapes, sharing, and no limit of depth."""
 
-import time
 
 import pytest
 from hypothesis import given
@@ -485,17 +484,3 @@ def deep(depth: int) -> dict[str, tn.Node]:
 @pytest.mark.parametrize("kind", deep(1))
 def test_depth_is_not_limited_by_recursion(kind):
     lower(deep(1500)[kind])
-
-
-def test_a_wide_space_takes_time_in_proportion():
-    """Ten times the choices, about ten times the time: well under a hundred times."""
-
-    def seconds(count: int) -> float:
-        space = tn.seq(*(tn.choice(a=tn.conv(3, 8), b=tn.seq(), name="c") for _ in range(count)))
-        start = time.process_time()
-        graph = tn.lower(space, (8, 8, 8))
-        assert count == len(graph.decisions)
-        return time.process_time() - start
-
-    seconds(100)
-    assert seconds(5000) < 30 * seconds(500)
