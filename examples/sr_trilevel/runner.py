@@ -315,8 +315,9 @@ class Run:
             sets = {folder: self._score(network, s) for folder, s in self.sets.items()}
             held_out = self._score(network, self.split.held_out)
             rows.append(Row.of(name, held_out, params, macs, sets))
-        write_table(self.out, rows, self._facts(genotype, derived))
+        # Before the results, which tell that a run is finished.
         write_timing(self.out, self._progress.timing, str(self.device))
+        write_table(self.out, rows, self._facts(genotype, derived))
         write_pictures(self.out, genotype, model, self.split.held_out, rows, self.recipe.scale)
         print((self.out / "results.md").read_text(encoding="utf-8"))
         print(f"all in {self.out}")

@@ -249,6 +249,8 @@ def times_sheet(results: Results) -> Sheet:
     rows: list[tuple[str, ...]] = [("paper", "57,500", "", "57,500", "", "8", "one Tesla V100")]
     records = []
     for record in results.records.values():
+        if record["recipe"].partition("/")[0] not in results.sizes:
+            continue
         phases = [run.get("timing", {}).get("phases", {}) for run in record["runs"]]
         if not all({"pretrain", "search"} <= set(of) for of in phases):
             continue
@@ -258,8 +260,9 @@ def times_sheet(results: Results) -> Sheet:
         }
         steps = [f"{phases[0][phase]['steps']:,}" for phase in seconds]
         days = PAPER_STEPS * sum(mean.mean for mean in seconds.values()) / 86_400
-        threads = record["runs"][0]["timing"]["threads"]
-        place = f"{record['hardware']}, {threads} thread{'s' * (threads > 1)} a run"
+        device, threads = (record["runs"][0]["timing"][key] for key in ("device", "threads"))
+        many = f"{threads} thread{'s' * (threads > 1)} a run"
+        place = f"{record['hardware']}, {many if device == 'cpu' else device}"
         pretrain, search = map(str, seconds.values())
         recipe = f"`{record['recipe']}`"
         rows.append((recipe, steps[0], pretrain, steps[1], search, f"{days:.2f}", place))

@@ -1,6 +1,5 @@
 """From spaces to graphs: names, edges, shapes, sharing, and no limit of depth."""
 
-
 import pytest
 from hypothesis import given
 from strategies import IN_SHAPE, spaces

@@ -136,6 +136,15 @@ def test_a_joint_sum_and_its_gradients_are_those_of_products_and_sums(terms, ask
         )
 
 
+def test_a_joint_sum_keeps_for_backward_what_is_weighted_and_no_more():
+    _, xs = parts(3, (2, 3))
+    one = torch.ones((), dtype=torch.float64, requires_grad=True)
+    total = joint_sum(xs, [1.0, 0.2, 1.0], [None, one, None], [1.0] * 3)
+
+    kept = [t.data_ptr() for t in total.grad_fn.saved_tensors]
+    assert kept == [one.data_ptr(), xs[1].data_ptr()]
+
+
 def test_second_gradients_of_a_joint_sum_are_those_of_products_and_sums():
     _, xs = parts(3, (2, 3))
     one = torch.ones((), dtype=torch.float64, requires_grad=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trinas.ops import Cut
+from trinas.supernet.mixing import scaled_sum
 from trinas.supernet.plan import Block, Part
 
 Region: TypeAlias = Callable[..., Tensor]
@@ -111,7 +112,4 @@ def merged(kind: str, inputs: Sequence[Tensor], coefs: tuple[float, ...]) -> Ten
     if kind == "product":
         return functools.reduce(operator.mul, inputs)
     factors = coefs or (1.0,) * len(inputs)
-    total = inputs[0] if factors[0] == 1.0 else inputs[0] * factors[0]
-    for x, factor in zip(inputs[1:], factors[1:]):
-        total = torch.add(total, x, alpha=factor)
-    return total
+    return scaled_sum(inputs, factors)

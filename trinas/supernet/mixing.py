@@ -45,8 +45,11 @@ def joint_sum(
     Args:
         xs: K tensors of one shape.
         factors: K numbers.
-        weights: K tensors of no dimensions, or None for a weight of 1.
-        values: what the weights are; 1 where there is none.
+        weights: K tensors of no dimensions, or None for a weight that takes no gradient.
+        values: what the weights are, as numbers on the host.
+
+    Returns:
+        Tensor of that shape, in the widest dtype of `xs`.
     """
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs))
     xs = [x.to(dtype) for x in xs]
@@ -55,11 +58,11 @@ def joint_sum(
     if torch.is_grad_enabled() and any(w.requires_grad for w in tensors):
         given = tuple(factors), tuple(values), tuple(weighted)
         return _JointSum.apply(*given, *tensors, *xs)
-    return _scaled_sum(xs, [f * v for f, v in zip(factors, values)])
+    return scaled_sum(xs, [f * v for f, v in zip(factors, values)])
 
 
-def _scaled_sum(xs: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """In the order, and so with the rounding, of the same sum in a plain network."""
+def scaled_sum(xs: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
+    """``sum_k scales[k] * xs[k]``, with one rounding for supernets and plain networks."""
     total = xs[0] if scales[0] == 1.0 else xs[0] * scales[0]
     for x, scale in zip(xs[1:], scales[1:]):
         total = torch.add(total, x, alpha=scale)
@@ -80,13 +83,16 @@ class _JointSum(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Tensor:
         xs = tensors[len(weighted) :]
-        total = _scaled_sum(xs, [f * v for f, v in zip(factors, values)])
+        total = scaled_sum(xs, [f * v for f, v in zip(factors, values)])
         return total.view_as(total) if total is xs[0] else total
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.factors, ctx.values, ctx.weighted = inputs[:3]
-        ctx.save_for_backward(*inputs[3:])
+        many = len(ctx.weighted)
+        xs = inputs[3 + many :]
+        # What is not weighted backward does not read.
+        ctx.save_for_backward(*inputs[3 : 3 + many], *(xs[k] for k in ctx.weighted))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -98,8 +104,8 @@ class _JointSum(torch.autograd.Function):
             ctx.needs_input_grad[3 + len(weights) :],
         )
         for_weights = [
-            _times(_inner(grad, xs[k]), ctx.factors[k]) if need else None
-            for k, need in zip(ctx.weighted, of_weights)
+            _times(_inner(grad, x), ctx.factors[k]) if need else None
+            for k, x, need in zip(ctx.weighted, xs, of_weights)
         ]
         by_place = dict(zip(ctx.weighted, weights))
         for_xs: list[Tensor | None] = []
@@ -139,11 +145,11 @@ class _Apart(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
-        ctx.like = inputs[0].new_zeros(())
+        ctx.zero = inputs[0].new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Tensor:
-        return torch.stack([ctx.like if grad is None else grad for grad in grads])
+        return torch.stack([ctx.zero if grad is None else grad for grad in grads])
 
 
 def _plain(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:

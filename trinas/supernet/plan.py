@@ -211,7 +211,8 @@ def _freeing(lives: Sequence[Live]) -> tuple[Live, ...]:
     frees: dict[int, list[int]] = {}
     for producer, consumer in last_use.items():
         frees.setdefault(consumer, []).append(producer)
-    return tuple(attrs.evolve(v, frees=tuple(frees.get(v.position, ()))) for v in lives)
+    freed = ((live, tuple(frees.get(live.position, ()))) for live in lives)
+    return tuple(v if v.frees == f else attrs.evolve(v, frees=f) for v, f in freed)
 
 
 def _ends(
@@ -410,6 +411,7 @@ class Plan:
         zeros = set() if alive is None or add_zeros else self._zeros(alive)
         needed = {self._output}
         lives: list[Live] = []
+        read: set[int] = set()
         for position in range(len(self.steps) - 1, -1, -1):
             step = self.steps[position]
             if position not in needed:
@@ -417,18 +419,15 @@ class Plan:
             kept = _kept(step, alive)
             if step.kind in _ADDING:
                 kept = [i for i in kept if step.inputs[i] not in zeros] or kept[:1]
-            needed.update(step.inputs[i] for i in kept)
-            lives.append(
-                Live(
-                    position,
-                    step,
-                    tuple(step.inputs[i] for i in kept),
-                    tuple(step.slots[i] for i in kept) if step.slots else (),
-                    tuple(step.coefs[i] for i in kept) if step.coefs else (),
-                    (),
-                )
-            )
-        return Order(_freeing(lives[::-1]), self._regions)
+            inputs = tuple(step.inputs[i] for i in kept)
+            needed.update(inputs)
+            slots = tuple(step.slots[i] for i in kept) if step.slots else ()
+            coefs = tuple(step.coefs[i] for i in kept) if step.coefs else ()
+            # Backwards, whoever reads something first is the last to read it.
+            frees = tuple(dict.fromkeys(i for i in inputs if i not in read))
+            read.update(inputs)
+            lives.append(Live(position, step, inputs, slots, coefs, frees))
+        return Order(tuple(lives[::-1]), self._regions)
 
     def _varying(self) -> set[int]:
         """The steps whose inputs hang on the decisions: mixtures, and sums that leave out zeros."""

@@ -174,14 +174,17 @@ class Run:
     def _joint(
         self, inputs: list[Tensor], coefs: tuple[float, ...], slots: tuple[int | None, ...]
     ) -> Tensor:
-        """A sum with mixtures of one input each in it."""
+        """A sum with mixtures of one input each in it, or one such mixture alone."""
         mixture = self._mixture
         assert mixture is not None
         factors = coefs or (1.0,) * len(inputs)
         values = [1.0 if slot is None else mixture.host[slot] for slot in slots]
         if not mixture.weights.requires_grad:
             return merged("sum", inputs, tuple(f * v for f, v in zip(factors, values)))
-        weights = [None if slot is None else self._weights[slot] for slot in slots]
+        weights = [
+            None if slot is None or not mixture.alive[slot] else self._weights[slot]
+            for slot in slots
+        ]
         return joint_sum(inputs, factors, weights, values)
 
 
