@@ -67,6 +67,10 @@ class Results:
             found += [self.records[key] for key in keys if key in self.records][:1]
         return found
 
+    def asked(self) -> list[Record]:
+        """All studies of the sizes that are asked for."""
+        return [r for r in self.records.values() if recipe_size(r) in self.sizes]
+
     def pair(self, one: str, other: str) -> tuple[Record, Record] | None:
         """Records of two variants at one size."""
         for size in self.sizes:
@@ -75,6 +79,15 @@ class Results:
             if first is not None and second is not None:
                 return first, second
         return None
+
+
+def recipe_size(record: Record) -> str:
+    """The size of the recipe that was run.
+
+    >>> recipe_size({"recipe": "tiny/softmax"})
+    'tiny'
+    """
+    return record["recipe"].partition("/")[0]
 
 
 def sets_of(record: Record) -> list[str]:
@@ -288,7 +301,7 @@ def claims_sheet(results: Results) -> Sheet:
         direction, other = claim.than
         pair = results.pair(claim.variant, other)
         numbers = None if pair is None else compared(claim, *pair)
-        size = "" if pair is None else pair[0]["recipe"].partition("/")[0]
+        size = "" if pair is None else recipe_size(pair[0])
         what = f"{claim.measure}: `{claim.variant}` {direction} than `{other}`"
         rows.append((claim.words, claim.source, what, size, *(numbers or ("", "", "", NOT_RUN))))
     return Sheet(
@@ -308,9 +321,7 @@ def claims_sheet(results: Results) -> Sheet:
 
 def variants_sheet(results: Results) -> Sheet:
     """All that was measured of every recipe."""
-    records = [
-        r for r in results.records.values() if r["recipe"].partition("/")[0] in results.sizes
-    ]
+    records = results.asked()
     sets = list(dict.fromkeys(name for record in records for name in sets_of(record)))
     head = ("recipe", "runs", "paths", "blocks", "entropy of operations", "entropy of paths")
     head += ("gap, dB", "params, k", "MACs, G", "held out, dB", *(f"{s}, dB" for s in sets))

@@ -30,6 +30,7 @@ from examples.sr_trilevel.claims import (
     curves,
     paths_of,
     provenance,
+    recipe_size,
     scaled,
     size_of,
     variants_sheet,
@@ -131,8 +132,7 @@ def _conditions(table: Table, records: Sequence[tuple[PaperRow, Record]]) -> lis
     alike: dict[str, list[str]] = {}
     for row, record in records:
         words = "; ".join(differences(table, row, record)) or "nothing that is known"
-        size = record["recipe"].partition("/")[0]
-        alike.setdefault(words, []).append(f"{row.label}, `{size}`")
+        alike.setdefault(words, []).append(f"{row.label}, `{recipe_size(record)}`")
     return [f"Ours differ in ({'; '.join(labels)}): {words}." for words, labels in alike.items()]
 
 
@@ -235,37 +235,34 @@ def figure_sheet(results: Results) -> Sheet:
         rows.append((f"{step:,}", *map(str, means), f"{means[0].mean - means[1].mean:+.2f}"))
     notes = [about, f"PSNR in dB on {watched(pair[0])}, mean over runs.", *provenance(pair)]
     head = ("step of training", "from the search", "from scratch", "difference")
-    return Sheet(
-        title=f"{title}, {pair[0]['recipe'].partition('/')[0]}", head=head, rows=rows, notes=notes
-    )
-
-
-PAPER_STEPS = 57_500
-"""Of pretraining, and of the search itself."""
+    return Sheet(title=f"{title}, {recipe_size(pair[0])}", head=head, rows=rows, notes=notes)
 
 
 def times_sheet(results: Results) -> Sheet:
     """What a step of every search took, and how long the paper's number of them would."""
-    rows: list[tuple[str, ...]] = [("paper", "57,500", "", "57,500", "", "8", "one Tesla V100")]
+    paper = find_recipe("paper").search
+    published = {"pretrain": paper.pretrain_steps, "search": paper.search_steps}
+    many = [f"{steps:,}" for steps in published.values()]
+    rows: list[tuple[str, ...]] = [("paper", many[0], "", many[1], "", "8", "one Tesla V100")]
     records = []
-    for record in results.records.values():
-        if record["recipe"].partition("/")[0] not in results.sizes:
-            continue
+    for record in results.asked():
         phases = [run.get("timing", {}).get("phases", {}) for run in record["runs"]]
-        if not all({"pretrain", "search"} <= set(of) for of in phases):
+        if not all(set(published) <= set(of) for of in phases):
             continue
         seconds = {
             phase: Mean.of([of[phase]["seconds"] / of[phase]["steps"] for of in phases])
-            for phase in ("pretrain", "search")
+            for phase in published
         }
-        steps = [f"{phases[0][phase]['steps']:,}" for phase in seconds]
-        days = PAPER_STEPS * sum(mean.mean for mean in seconds.values()) / 86_400
+        cells = [
+            cell
+            for phase, mean in seconds.items()
+            for cell in (f"{phases[0][phase]['steps']:,}", str(mean))
+        ]
+        days = sum(published[phase] * seconds[phase].mean for phase in published) / 86_400
         device, threads = (record["runs"][0]["timing"][key] for key in ("device", "threads"))
-        many = f"{threads} thread{'s' * (threads > 1)} a run"
-        place = f"{record['hardware']}, {many if device == 'cpu' else device}"
-        pretrain, search = map(str, seconds.values())
-        recipe = f"`{record['recipe']}`"
-        rows.append((recipe, steps[0], pretrain, steps[1], search, f"{days:.2f}", place))
+        where = f"{threads} thread{'s' * (threads > 1)} a run" if device == "cpu" else device
+        place = f"{record['hardware']}, {where}"
+        rows.append((f"`{record['recipe']}`", *cells, f"{days:.2f}", place))
         records.append(record)
     head = ("search", "steps of pretraining", "seconds each", "steps of search", "seconds each")
     return Sheet(
@@ -273,8 +270,9 @@ def times_sheet(results: Results) -> Sheet:
         head=(*head, "days for the paper's steps", "on"),
         rows=rows if records else [*rows, ("ours", *[""] * 5, NOT_RUN)],
         notes=[
-            "Days for 57,500 steps of each kind of this very search, at its own size: a smaller "
-            "space has shorter steps. Steps of the search get shorter as branches reach zero.",
+            f"Days for the paper's {many[0]} steps of pretraining and {many[1]} of search of this "
+            "very space, at its own size: a smaller one has shorter steps. Steps of the search get "
+            "shorter as branches reach zero.",
             *provenance(records),
         ],
     )

@@ -710,7 +710,10 @@ def test_usage(capsys):
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("huge", "no recipe of this size; got huge. There are smoke, tiny, demo, cores, hour,"),
+        (
+            "huge",
+            "no recipe of this size; got huge. There are smoke, tiny, demo, cores, hour, paper.",
+        ),
         ("smoke/huge", "no recipe of this variant; got smoke/huge. There are lambda-0, "),
         ("smoke/", "no recipe of this variant; got smoke/. "),
     ],

@@ -86,30 +86,34 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # differentiated again: torch knows how
-            return *_by_torch(grads[0], x, weight, ctx), None, None
+            both = _by_torch(grads[0], x, weight, ctx.stride, ctx.dilation, of_x=True)
+            return *both, None, None
         grad = _spread(grads[0], x, ctx.stride)
         for_x = _turned(grad, weight, ctx.dilation) if ctx.needs_input_grad[0] else None
         for_weight = None
         if ctx.needs_input_grad[1]:
-            phased = _phases(x, ctx.dilation), _phases(grad, ctx.dilation)
-            for_weight = _of_weight(*phased, weight.shape[-1])
+            phased = _phases(grad, ctx.dilation), _phases(x, ctx.dilation)
+            for_weight = _of_weight(*phased, weight)
         return for_x, for_weight, None, None
 
 
-def _by_torch(grad: Tensor, x: Tensor, weight: Tensor, ctx: Any) -> tuple[Tensor, Tensor]:
-    padding = ctx.dilation * (weight.shape[-1] - 1) // 2
+def _by_torch(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, *, of_x: bool
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of the input, where it is asked for, and that of the weight."""
+    padding = dilation * (weight.shape[-1] - 1) // 2
     for_x, for_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         x,
         weight,
         None,
-        [ctx.stride] * 2,
+        [stride] * 2,
         [padding] * 2,
-        [ctx.dilation] * 2,
+        [dilation] * 2,
         False,
         [0, 0],
         x.shape[1],
-        [True, True, False],
+        [of_x, True, False],
     )
     return for_x, for_weight
 
@@ -141,12 +145,6 @@ def _phases(x: Tensor, dilation: int) -> Tensor:
     return x.permute(0, 3, 1, 2)  # channels last
 
 
-def _of_weight(x: Tensor, grad: Tensor, kernel: int) -> Tensor:
+def _of_weight(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """The gradient of a weight at stride 1 and dilation 1."""
-    c, padding = grad.shape[1], (kernel - 1) // 2
-    like = grad.new_empty(c, 1, kernel, kernel)
-    sides = [1, 1], [padding, padding], [1, 1]
-    which = [False, True, False]
-    return torch.ops.aten.convolution_backward(
-        grad, x, like, None, *sides, False, [0, 0], c, which
-    )[1]
+    return _by_torch(grad, x, weight, 1, 1, of_x=False)[1]

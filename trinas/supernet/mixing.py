@@ -26,9 +26,8 @@ def weighted_sum(weights: Sequence[Tensor], xs: Sequence[Tensor]) -> Tensor:
         weights: K tensors of no dimensions.
         xs: K tensors of one shape.
     """
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs))
-    weights = [w.to(dtype) for w in weights]
-    xs = [x.to(dtype) for x in xs]
+    xs = _of_one_dtype(xs)
+    weights = [w.to(xs[0].dtype) for w in weights]
     if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
         return _WeightedSum.apply(len(xs), *weights, *xs)
     return _plain(weights, xs)
@@ -51,14 +50,19 @@ def joint_sum(
     Returns:
         Tensor of that shape, in the widest dtype of `xs`.
     """
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs))
-    xs = [x.to(dtype) for x in xs]
+    xs = _of_one_dtype(xs)
     weighted = [k for k, weight in enumerate(weights) if weight is not None]
-    tensors = [w.to(dtype) for w in weights if w is not None]
+    tensors = [w.to(xs[0].dtype) for w in weights if w is not None]
     if torch.is_grad_enabled() and any(w.requires_grad for w in tensors):
         given = tuple(factors), tuple(values), tuple(weighted)
         return _JointSum.apply(*given, *tensors, *xs)
     return scaled_sum(xs, [f * v for f, v in zip(factors, values)])
+
+
+def _of_one_dtype(xs: Sequence[Tensor]) -> list[Tensor]:
+    """All in the widest dtype among them."""
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs))
+    return [x.to(dtype) for x in xs]
 
 
 def scaled_sum(xs: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
@@ -99,10 +103,8 @@ class _JointSum(torch.autograd.Function):
         grad = _dense(grads[0])
         saved = ctx.saved_tensors  # once: a checkpoint computes them when asked
         weights, xs = saved[: len(ctx.weighted)], saved[len(ctx.weighted) :]
-        of_weights, of_xs = (
-            ctx.needs_input_grad[3 : 3 + len(weights)],
-            ctx.needs_input_grad[3 + len(weights) :],
-        )
+        needed = ctx.needs_input_grad[3:]
+        of_weights, of_xs = needed[: len(weights)], needed[len(weights) :]
         for_weights = [
             _times(_inner(grad, x), ctx.factors[k]) if need else None
             for k, x, need in zip(ctx.weighted, xs, of_weights)

@@ -130,6 +130,7 @@ class Network(nn.Module):
             return self._by_blocks(order.regions, x, run.block)
         values: list[Tensor | None] = [None] * len(self.plan.steps)
         result = x
+        # Without decisions there is nothing to join, and compilers cannot look into what is cached.
         for live in order.lives if mixture is None else order.joined:
             result = x if live.step.kind == "input" else run.step(live, values)
             values[live.position] = result

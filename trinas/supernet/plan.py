@@ -186,7 +186,9 @@ class Order:
             lives.append(_joining(live, single) if mixed else live)
         if not done:
             return self.lives
-        return _freeing([live for live in lives if live.position not in done])
+        lives = [live for live in lives if live.position not in done]
+        freed = zip(lives, _last_reads([live.inputs for live in lives]))
+        return tuple(v if v.frees == frees else attrs.evolve(v, frees=frees) for v, frees in freed)
 
     @functools.cached_property
     def choices(self) -> tuple[Block, ...]:
@@ -205,14 +207,13 @@ def _joining(live: Live, mixtures: Mapping[int, Live]) -> Live:
     )
 
 
-def _freeing(lives: Sequence[Live]) -> tuple[Live, ...]:
-    """The same steps, each of which frees what nothing behind it reads."""
-    last_use = {i: live.position for live in lives for i in live.inputs}
-    frees: dict[int, list[int]] = {}
-    for producer, consumer in last_use.items():
-        frees.setdefault(consumer, []).append(producer)
-    freed = ((live, tuple(frees.get(live.position, ()))) for live in lives)
-    return tuple(v if v.frees == f else attrs.evolve(v, frees=f) for v, f in freed)
+def _last_reads(reads: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Of what several read in turn, for each of them what none behind it reads."""
+    last = {i: number for number, inputs in enumerate(reads) for i in inputs}
+    return [
+        tuple(dict.fromkeys(i for i in inputs if last[i] == number))
+        for number, inputs in enumerate(reads)
+    ]
 
 
 def _ends(
@@ -247,20 +248,15 @@ def _grouped(
     members: dict[int, list[Live]] = {}
     for live in lives:
         members.setdefault(ends[live.position], []).append(live)
-    found: list[tuple[list[Live], list[int]]] = []
-    last_use: dict[int, int] = {}
     # What a block reads from outside is the end of another, and comes earlier.
-    for number, (_, group) in enumerate(sorted(members.items())):
+    groups = [group for _, group in sorted(members.items())]
+    reads = []
+    for group in groups:
         inside = {live.position for live in group}
-        inputs = list(dict.fromkeys(i for v in group for i in v.inputs if i not in inside))
-        found.append((group, inputs))
-        last_use.update(dict.fromkeys(inputs, number))
-    frees: dict[int, list[int]] = {}
-    for position, number in last_use.items():
-        frees.setdefault(number, []).append(position)
+        reads.append(list(dict.fromkeys(i for v in group for i in v.inputs if i not in inside)))
     return tuple(
-        Block(group, inputs, frees.get(number, ()), regions)
-        for number, (group, inputs) in enumerate(found)
+        Block(group, inputs, frees, regions)
+        for group, inputs, frees in zip(groups, reads, _last_reads(reads))
     )
 
 
@@ -410,8 +406,7 @@ class Plan:
         # A plain network runs all that its cost counts, as published counts do.
         zeros = set() if alive is None or add_zeros else self._zeros(alive)
         needed = {self._output}
-        lives: list[Live] = []
-        read: set[int] = set()
+        found: list[tuple[int, list[int], tuple[int, ...]]] = []
         for position in range(len(self.steps) - 1, -1, -1):
             step = self.steps[position]
             if position not in needed:
@@ -421,13 +416,15 @@ class Plan:
                 kept = [i for i in kept if step.inputs[i] not in zeros] or kept[:1]
             inputs = tuple(step.inputs[i] for i in kept)
             needed.update(inputs)
+            found.append((position, kept, inputs))
+        found.reverse()
+        lives = []
+        for (position, kept, inputs), frees in zip(found, _last_reads([i for *_, i in found])):
+            step = self.steps[position]
             slots = tuple(step.slots[i] for i in kept) if step.slots else ()
             coefs = tuple(step.coefs[i] for i in kept) if step.coefs else ()
-            # Backwards, whoever reads something first is the last to read it.
-            frees = tuple(dict.fromkeys(i for i in inputs if i not in read))
-            read.update(inputs)
             lives.append(Live(position, step, inputs, slots, coefs, frees))
-        return Order(tuple(lives[::-1]), self._regions)
+        return Order(tuple(lives), self._regions)
 
     def _varying(self) -> set[int]:
         """The steps whose inputs hang on the decisions: mixtures, and sums that leave out zeros."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trinas.graph import Graph
 from trinas.ops import Operation
 from trinas.supernet.compiled import Compiled, merged
-from trinas.supernet.mixing import apart, concatenated, joint_sum, weighted_sum
+from trinas.supernet.mixing import apart, concatenated, joint_sum, scaled_sum, weighted_sum
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Block, Live, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices
@@ -179,8 +179,8 @@ class Run:
         assert mixture is not None
         factors = coefs or (1.0,) * len(inputs)
         values = [1.0 if slot is None else mixture.host[slot] for slot in slots]
-        if not mixture.weights.requires_grad:
-            return merged("sum", inputs, tuple(f * v for f, v in zip(factors, values)))
+        if not mixture.weights.requires_grad:  # and they need not be taken apart
+            return scaled_sum(inputs, [f * v for f, v in zip(factors, values)])
         weights = [
             None if slot is None or not mixture.alive[slot] else self._weights[slot]
             for slot in slots
