@@ -73,13 +73,18 @@ class Progress:
         psnr = math.nan
         for report in reports:
             now = time.monotonic()
+            due = report.step % -(-report.total // LINES_PER_STAGE) == 0
+            due = due or report.step == report.total or now - measured > LONGEST_SILENCE
+            if due or self._saving_is_due(now):
+                # An accelerator has steps queued: waiting for them is their time, not that of
+                # what comes next.
+                float(report.loss)
+                now = time.monotonic()
             self._count(report.phase, now - begun)
             if phase != report.phase:
                 self.close()
                 # The first step of a phase is its slowest: what it took stands for no other.
                 phase, started, first = report.phase, now, report.step
-            due = report.step % -(-report.total // LINES_PER_STAGE) == 0
-            due = due or report.step == report.total or now - measured > LONGEST_SILENCE
             if due:
                 psnr, measured = self._psnr(), time.monotonic()
                 self.curve.append([report.phase, report.step, round(psnr, 3)])
@@ -106,10 +111,13 @@ class Progress:
     def time_to_save(self) -> bool:
         """Whether it is time for a checkpoint; then the clock starts anew."""
         now = time.monotonic()
-        if now - self._saved < SECONDS_BETWEEN_SAVES:
-            return False
-        self._saved = now
-        return True
+        due = self._saving_is_due(now)
+        if due:
+            self._saved = now
+        return due
+
+    def _saving_is_due(self, now: float) -> bool:
+        return now - self._saved >= SECONDS_BETWEEN_SAVES
 
     def _line(self, report: Report, left: float, psnr: float) -> str:
         parts = [

@@ -88,7 +88,7 @@ def test_the_time_left_is_that_of_the_steps_left(monkeypatch, capsys):
     list(progress().follow(reports(total=8)))
     lines = capsys.readouterr().out.splitlines()
     assert "1/8  left --:--" in lines[0], "one step tells nothing of the others"
-    assert "left 02:00" in lines[3], "three looks a step"
+    assert "left 02:40" in lines[3], "four looks a step"
     assert "left 00:00" in lines[-1]
 
 
@@ -105,10 +105,41 @@ def test_timing_counts_steps_and_not_what_happens_between(monkeypatch, capsys):
     for _ in watching.follow(reports("search", total=2)):
         pass
 
-    assert watching.timing == {
-        "pretrain": {"steps": 3, "seconds": 30.0},
-        "search": {"steps": 7, "seconds": 70.0},
+    assert watching.timing == {  # every step is shown, and looks at the clock twice
+        "pretrain": {"steps": 3, "seconds": 60.0},
+        "search": {"steps": 7, "seconds": 140.0},
     }
+
+
+@pytest.mark.parametrize("saving", [True, False])
+def test_timing_has_what_an_accelerator_had_queued(saving, monkeypatch, capsys):
+    """Steps return at once there; reading a loss waits for all of them."""
+    tick(monkeypatch, 0.0)
+    monkeypatch.setattr(outputs, "SECONDS_BETWEEN_SAVES", 0.0 if saving else 1e9)
+    queued = 0.0
+
+    def wait():
+        nonlocal queued
+        outputs.time.now, queued = outputs.time.now + queued, 0.0
+
+    class Queued:
+        phase, total, progress = "train", 40, 0.5
+
+        def __init__(self, step):
+            nonlocal queued
+            self.step, queued = step, queued + 3.0
+
+        @property
+        def loss(self):
+            wait()
+            return 1.0
+
+    watching = Progress(lambda: wait() or 20.0, float)
+    for _ in watching.follow(Queued(step) for step in range(1, 41)):
+        if watching.time_to_save():
+            wait()
+
+    assert watching.timing == {"train": {"steps": 40, "seconds": 120.0}}
 
 
 def test_on_a_terminal_one_line_is_rewritten_and_the_last_of_a_phase_stays(monkeypatch):
