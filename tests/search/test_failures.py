@@ -326,6 +326,17 @@ def test_checkpoints_that_do_not_fit(change, text):
         (lambda s: without(s, "model"), r"a training holds .* without model\. Load what Training"),
         (lambda s: {**s, "model": {}}, "the model of a checkpoint fits what it is loaded into"),
         (lambda s: {**s, "optimiser": {}}, "the optimiser of a checkpoint"),
+        (
+            lambda s: {**s, "plan": {**s["plan"], "steps": 3}},
+            r"planned for; got steps 3; at a config of steps 4\. Use the config it was saved with; "
+            r"rate, schedule and clip may change",
+        ),
+        (lambda s: {**s, "plan": {**s["plan"], "seed": 1}}, "got seed 1; at a config of seed 0"),
+        (
+            lambda s: {**s, "plan": {**s["plan"], "autocast": "torch.bfloat16"}},
+            "got autocast torch.bfloat16; at a config of autocast None",
+        ),
+        (lambda s: {**s, "plan": None}, "got steps None"),
     ],
 )
 def test_training_checkpoints_that_do_not_fit(change, text):

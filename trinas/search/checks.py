@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from trinas._core.errors import (
     ShapeError,
 )
 from trinas.search.config import Batches, Loss
+from trinas.supernet import Supernet
 
 
 def take_batch(
@@ -123,6 +124,26 @@ def require_finite(value: Tensor, what: str, *, at: str, wait: bool = False) -> 
         )
 
 
+def require_supernet(net: object) -> None:
+    """Check what a search is to work on.
+
+    Raises:
+        ConfigError: it is no supernet, or one without weights.
+    """
+    if not isinstance(net, Supernet):
+        raise ConfigError(
+            "a search works on a supernet",
+            got=f"a {type(net).__name__}",
+            fix="Make one with trinas.compile_supernet(graph); train plain networks with Training.",
+        )
+    if not net.weight_parameters():
+        raise ConfigError(
+            "a search trains weights",
+            got=f"{net.graph} without any",
+            fix="Put a layer that learns into the space.",
+        )
+
+
 def require_own_weights(
     network: nn.Module, weights: Sequence[Tensor], device: torch.device, *, of: str
 ) -> None:
@@ -180,6 +201,29 @@ def require_keys(state: Any, keys: Collection[str], what: str) -> None:
         )
 
 
+def require_plan(saved: Any, own: Mapping[str, Any], what: str, *, free: str) -> None:
+    """Check that a checkpoint was saved under the settings that decide what is still to come.
+
+    Args:
+        saved: those in the checkpoint.
+        own: those of the config, plain values.
+        what: a search or a training, for the message.
+        free: the settings that may change, for the message.
+
+    Raises:
+        CheckpointError: naming the first that differs.
+    """
+    for name, value in own.items():
+        before = saved.get(name) if isinstance(saved, dict) else None
+        if before != value:
+            raise CheckpointError(
+                f"a {what} resumes with the steps and the draws it was planned for",
+                got=f"{name} {before}",
+                at=f"a config of {name} {value}",
+                fix=f"Use the config it was saved with; {free} may change.",
+            )
+
+
 def load_part(part: Any, state: Any, name: str) -> None:
     """Load the state of a module or optimiser.
 
@@ -196,6 +240,11 @@ def load_part(part: Any, state: Any, name: str) -> None:
             got=" ".join(str(error).split())[:200],
             fix="Build it from the same space, model and settings.",
         ) from error
+
+
+def plain_dtype(dtype: torch.dtype | None) -> str | None:
+    """A dtype as a word, for a checkpoint of plain values."""
+    return None if dtype is None else str(dtype)
 
 
 def as_lists(value: Any) -> Any:

@@ -26,9 +26,12 @@ from trinas.search.checks import (
     load_part,
     loss_of,
     own_randomness,
+    plain_dtype,
     require_finite,
     require_keys,
     require_own_weights,
+    require_plan,
+    require_supernet,
     take_batch,
 )
 from trinas.search.config import (
@@ -42,7 +45,7 @@ from trinas.search.config import (
     _positive,
     _whole,
 )
-from trinas.search.optimiser import adam
+from trinas.search.stepping import adam, precision, set_rate
 from trinas.supernet import Supernet
 
 
@@ -249,8 +252,7 @@ class RandomSearch:
         """One step of the weights that one random network uses."""
         config = self.config
         lr = config.weight_lr * config.weight_schedule(self.step / config.train_steps)
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        set_rate(self._optimiser, lr)
         self.net.train()
         genotype = self._drawn()
         batch = take_batch(self.train, self.step, name="train", device=self._device)
@@ -287,8 +289,7 @@ class RandomSearch:
 
     def _loss_of(self, genotype: Genotype, batch: tuple[Tensor, Any]) -> Tensor:
         x, y = batch
-        dtype = self.config.autocast
-        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with precision(x, self.config.autocast):
             return loss_of(self.loss, self.net(x, at=genotype), y, at=self._place())
 
     # -- results -------------------------------------------------------------------------
@@ -345,15 +346,7 @@ class RandomSearch:
                 settings that draw or score otherwise.
         """
         require_keys(state, ("net", "optimiser", "step", "scores", "plan"), "random search")
-        for name, own in _plan(self.config).items():
-            saved = state["plan"].get(name)
-            if saved != own:
-                raise CheckpointError(
-                    "a random search resumes with the draws and scores it was planned for",
-                    got=f"{name} {saved}",
-                    at=f"a config of {name} {own}",
-                    fix="Use the config it was saved with; rates and clip may change.",
-                )
+        require_plan(state["plan"], _plan(self.config), "random search", free="rates and clip")
         scores = state["scores"]
         done = max(0, state["step"] - self.config.train_steps)
         if not 0 <= state["step"] <= self.total or len(scores) != done:
@@ -369,21 +362,10 @@ class RandomSearch:
         self._scores = list(scores.to(self._device).unbind())
 
 
-def _check_parts(net: object, config: object) -> None:
-    if not isinstance(net, Supernet):
-        raise ConfigError(
-            "a search works on a supernet",
-            got=f"a {type(net).__name__}",
-            fix="Make one with trinas.compile_supernet(graph); train plain networks with Training.",
-        )
+def _check_parts(net: Supernet, config: object) -> None:
+    require_supernet(net)
     if not isinstance(config, RandomSearchConfig):
         raise ConfigError("a random search is set up by a RandomSearchConfig", got=config)
-    if not net.weight_parameters():
-        raise ConfigError(
-            "a search trains weights",
-            got=f"{net.graph} without any",
-            fix="Put a layer that learns into the space.",
-        )
     if net.pruned:
         raise ConfigError(
             "a random search draws from the whole space",
@@ -402,7 +384,7 @@ def _plan(config: RandomSearchConfig) -> dict[str, Any]:
         "score_batches": config.score_batches,
         "seed": config.seed,
         "within": None if within is None else [within.limit, within.metric],
-        "autocast": None if config.autocast is None else str(config.autocast),
+        "autocast": plain_dtype(config.autocast),
     }
 
 

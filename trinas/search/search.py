@@ -26,16 +26,19 @@ from trinas.search.checks import (
     load_part,
     loss_of,
     own_randomness,
+    plain_dtype,
     require_finite,
     require_keys,
     require_own_weights,
+    require_plan,
+    require_supernet,
     take_batch,
 )
 from trinas.search.config import Batches, ConfigError, Loss, SearchConfig
 from trinas.search.cost_term import CostTerm
-from trinas.search.optimiser import adam, forget
 from trinas.search.patience import Patience
 from trinas.search.report import StepReport, spreads
+from trinas.search.stepping import adam, forget, precision, set_rate
 from trinas.supernet import Mixture, Supernet, Widths
 
 Batch: TypeAlias = tuple[Tensor, Any]
@@ -69,13 +72,7 @@ class Search:
     def __init__(
         self, net: Supernet, loss: Loss, train: Batches, valid: Batches, config: SearchConfig
     ) -> None:
-        if not isinstance(net, Supernet):
-            raise ConfigError(
-                "a search works on a supernet",
-                got=f"a {type(net).__name__}",
-                fix="Make one with trinas.compile_supernet(graph); train plain networks with "
-                "Training.",
-            )
+        require_supernet(net)
         if not isinstance(config, SearchConfig):
             raise ConfigError("a search is set up by a SearchConfig", got=config)
         self.net = net
@@ -87,12 +84,6 @@ class Search:
         self.cost_weight = config.cost.weight if config.cost else 0.0
         self._weights = net.weight_parameters()
         self._arch = list(net.arch_parameters().values())
-        if not self._weights:
-            raise ConfigError(
-                "a search trains weights",
-                got=f"{net.graph} without any",
-                fix="Put a layer that learns into the space.",
-            )
         self._device = self._weights[0].device
         self._weight_optimiser = adam(self._weights, config.weight_lr)
         # Without architecture parameters (a space of one network) there is nothing to
@@ -204,8 +195,7 @@ class Search:
 
     def _begin_step(self, share: float, *, progress: float) -> float:
         lr = self.config.weight_lr * self.config.weight_schedule(share)
-        for group in self._weight_optimiser.param_groups:
-            group["lr"] = lr
+        set_rate(self._weight_optimiser, lr)
         self.net.train()
         self.net.progress = progress
         return lr
@@ -235,16 +225,12 @@ class Search:
         So the memory of a step is that of its largest pass, not of their sum.
         """
         x, y = batch
-        with self._autocast(x):
+        with precision(x, self.config.autocast):
             at = f"{self._place()}, {widths} widths"
             loss = loss_of(self.loss, self.net(x, at=mixture), y, at=at)
         if loss.requires_grad:  # not where all that is alive learns nothing
             loss.backward(inputs=inputs)
         return loss.detach()
-
-    def _autocast(self, x: Tensor) -> torch.autocast:
-        dtype = self.config.autocast
-        return torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     # -- the other half: the architecture ------------------------------------------------
 
@@ -301,7 +287,7 @@ class Search:
             x, y = batch
             losses = []
             for mixture in passes:
-                with self._autocast(x):
+                with precision(x, self.config.autocast):
                     y_hat = functional_call(self.net.network, dict(weights), (x, mixture))
                     losses.append(loss_of(self.loss, y_hat, y, at=self._place()))
             return torch.stack(losses).sum()
@@ -359,8 +345,7 @@ class Search:
             "generator": self._generator.get_state(),
             "rng": as_lists(self._rng.getstate()),
             "idle": [] if self._patience is None else list(self._patience.counts),
-            "pretrain_steps": self.config.pretrain_steps,
-            "search_steps": self.config.search_steps,
+            "plan": _plan(self.config),
             "device": self._device.type,
         }
 
@@ -368,19 +353,16 @@ class Search:
         """Go on from a checkpoint, with the learning rates of this search's config.
 
         Raises:
-            CheckpointError: it lacks entries, or was saved for another space, another
-                number of steps or another kind of device.
+            CheckpointError: it lacks entries, or was saved for another space, under other
+                steps, passes, order, seed or precision, or on another kind of device.
         """
         require_keys(state, _KEYS, "search")
-        planned = (self.config.pretrain_steps, self.config.search_steps)
-        saved = (state["pretrain_steps"], state["search_steps"])
-        if saved != planned:
-            raise CheckpointError(
-                "a search resumes with the number of steps it was planned for",
-                got=f"{saved[0]} + {saved[1]} steps",
-                at=f"a config of {planned[0]} + {planned[1]} steps",
-                fix="The radius follows the share of steps done; use the same config.",
-            )
+        require_plan(
+            state["plan"],
+            _plan(self.config),
+            "search",
+            free="rates, schedule, clip, cost, order penalty and prune_after",
+        )
         if state["device"] != self._device.type:
             raise CheckpointError(
                 "a search resumes on the kind of device that its random numbers came from",
@@ -413,10 +395,22 @@ _KEYS = (
     "generator",
     "rng",
     "idle",
-    "pretrain_steps",
-    "search_steps",
+    "plan",
     "device",
 )
+
+
+def _plan(config: SearchConfig) -> dict[str, Any]:
+    """The settings that decide what steps there are and what they draw, as plain values."""
+    return {
+        "pretrain_steps": config.pretrain_steps,
+        "search_steps": config.search_steps,
+        "pretrain_passes": list(config.pretrain_passes),
+        "search_passes": list(config.search_passes),
+        "order": config.order,
+        "seed": config.seed,
+        "autocast": plain_dtype(config.autocast),
+    }
 
 
 def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:

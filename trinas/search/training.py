@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trinas._core.errors import CheckpointError
 from trinas.search.checks import (
     load_part,
     loss_of,
     own_randomness,
+    plain_dtype,
     require_finite,
     require_keys,
+    require_plan,
     take_batch,
 )
 from trinas.search.config import Batches, ConfigError, Loss, TrainConfig
-from trinas.search.optimiser import adam
 from trinas.search.report import StepReport
+from trinas.search.stepping import adam, precision, set_rate
 
 
 class Training:
@@ -81,8 +82,7 @@ class Training:
                 "a training has the steps of its config", got=f"a call after all {config.steps}"
             )
         lr = config.lr * config.schedule(self.step / config.steps)
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        set_rate(self._optimiser, lr)
         self.model.train()
         device = self._weights[0].device
         with own_randomness(config.seed, self.step, device):
@@ -101,8 +101,7 @@ class Training:
         config = self.config
         at = f"train step {self.step + 1}"
         x, y = take_batch(self.train, self.step, name="train", device=device)
-        dtype = config.autocast
-        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with precision(x, config.autocast):
             loss = loss_of(self.loss, self.model(x), y, at=at)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -118,23 +117,23 @@ class Training:
             "model": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "step": self.step,
-            "total_steps": self.config.steps,
+            "plan": _plan(self.config),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint.
 
         Raises:
-            CheckpointError: it lacks entries, does not fit the model, or was saved for
-                another number of steps.
+            CheckpointError: it lacks entries, does not fit the model, or was saved under
+                another number of steps, seed or precision.
         """
-        require_keys(state, ("model", "optimiser", "step", "total_steps"), "training")
-        if state["total_steps"] != self.config.steps:
-            raise CheckpointError(
-                "a training resumes with the number of steps it was planned for",
-                got=f"{state['total_steps']} steps",
-                at=f"a config of {self.config.steps} steps",
-            )
+        require_keys(state, ("model", "optimiser", "step", "plan"), "training")
+        require_plan(state["plan"], _plan(self.config), "training", free="rate, schedule and clip")
         load_part(self.model, state["model"], "model")
         load_part(self._optimiser, state["optimiser"], "optimiser")
         self.step = state["step"]
+
+
+def _plan(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide what steps there are and what they draw, as plain values."""
+    return {"steps": config.steps, "seed": config.seed, "autocast": plain_dtype(config.autocast)}

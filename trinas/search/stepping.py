@@ -1,4 +1,4 @@
-"""Adam in one kernel, and how it forgets parameters that are gone."""
+"""What steps are made with: Adam in one kernel, its rate, the precision of a pass."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ def forget(optimiser: torch.optim.Optimizer, gone: Iterable[Tensor]) -> None:
         group["params"] = [p for p in group["params"] if id(p) not in ids]
     for parameter in [p for p in optimiser.state if id(p) in ids]:
         del optimiser.state[parameter]
+
+
+def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Go on with this learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def precision(x: Tensor, dtype: torch.dtype | None) -> torch.autocast:
+    """The context of a pass over `x`: automatic mixed precision in `dtype`, none where None."""
+    return torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
