@@ -55,6 +55,9 @@ class Recipe:
         train: settings of training, on content alone.
         finetune: steps of training on `loss` after that, as a share of those of `train`.
         arch_std: standard deviation of the initial logits, which start around zero.
+        weight_gain: factor on initial weights, whose standard deviation is torch's
+            ``1 / sqrt(3 fan_in)`` at 1. At ``sqrt(6)`` (He et al. 2015) what goes through
+            convolutions and ReLUs keeps its size; at 1 each pair takes more than half of it.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Recipe:
     train: tn.TrainConfig
     finetune: float = 0.0
     arch_std: float = 1e-3
+    weight_gain: float = 1.0
 
     def space(self) -> tn.Node:
         """The search space."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 
 import trinas as tn
 from examples.sr_trilevel.efficient import REFERENCES, efficient_reference
@@ -27,18 +28,22 @@ class _Searched:
 
     net: tn.Supernet
     graph: tn.Graph
+    gain: float
 
     def network(self, genotype: tn.Genotype, *, inherit: bool) -> tn.Network:
         """The network, with the weights of the search or fresh ones."""
         network = tn.build(self.graph, genotype, inherit=self.net if inherit else None)
+        if not inherit:
+            amplify(network.parameters(), self.gain)
         return network.to(self.net.architecture.device)
 
 
 class GradientStrategy(_Searched):
     """The search of the paper."""
 
-    def __init__(self, search: tn.Search) -> None:
+    def __init__(self, search: tn.Search, gain: float) -> None:
         self.stage = search
+        self.gain = gain
         self.net = self.searched = self.mixture = search.net
         self.graph = search.net.graph
         self.steps = search.config.total_steps
@@ -68,8 +73,9 @@ class RandomStrategy(_Searched):
 
     mixture: None = None
 
-    def __init__(self, search: tn.RandomSearch) -> None:
+    def __init__(self, search: tn.RandomSearch, gain: float) -> None:
         self.stage = search
+        self.gain = gain
         self.net = self.searched = search.net
         self.graph = search.net.graph
         self.steps = search.total
@@ -106,17 +112,19 @@ class FixedNetwork:
     Args:
         name: of `paper_architectures` or `efficient.REFERENCES`.
         device: where it is trained.
+        gain: factor on its initial weights.
     """
 
     searched: None = None
     mixture: None = None
     steps = 0
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device, gain: float) -> None:
         self._genotype = published(name)
         self.graph = self._genotype.graph
         self.stage = Nothing()
         self._device = device
+        self._gain = gain
 
     def genotype(self) -> tn.Genotype:
         """It itself."""
@@ -124,7 +132,9 @@ class FixedNetwork:
 
     def network(self, genotype: tn.Genotype, *, inherit: bool) -> tn.Network:
         """With fresh weights: there are no others."""
-        return tn.build(self.graph, genotype).to(self._device)
+        network = tn.build(self.graph, genotype)
+        amplify(network.parameters(), self._gain)
+        return network.to(self._device)
 
     def facts(self, network: tn.Network) -> dict[str, Any]:
         """Nothing was searched."""
@@ -155,16 +165,27 @@ def strategy_of(
         UnknownNameError: the recipe names a network that there is not.
     """
     if recipe.network is not None:
-        return FixedNetwork(recipe.network, device)
+        return FixedNetwork(recipe.network, device, recipe.weight_gain)
     torch.manual_seed(seed)
     graph = graph_of(recipe, recipe.patch)
     generator = torch.Generator().manual_seed(seed)
     net = tn.compile_supernet(
         graph, recipe.relaxations(), init_std=recipe.arch_std, generator=generator
     ).to(device)
+    gain = recipe.weight_gain
+    amplify(net.weight_parameters(), gain)
     if recipe.strategy == "random":
-        return RandomStrategy(tn.RandomSearch(net, loss, *halves, recipe.random_config(seed)))
-    return GradientStrategy(tn.Search(net, loss, *halves, config=recipe.search_config(seed)))
+        search = tn.RandomSearch(net, loss, *halves, recipe.random_config(seed))
+        return RandomStrategy(search, gain)
+    return GradientStrategy(tn.Search(net, loss, *halves, recipe.search_config(seed)), gain)
+
+
+@torch.no_grad()
+def amplify(parameters: Iterable[nn.Parameter], gain: float) -> None:
+    """Multiply initial weights, but not biases, by a gain."""
+    for parameter in parameters:
+        if parameter.dim() > 1:
+            parameter.mul_(gain)
 
 
 def published(name: str, *, side: int = 256) -> tn.Genotype:
