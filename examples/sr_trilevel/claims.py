@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
 
+from examples.sr_trilevel.recipes import find_recipe
 from examples.sr_trilevel.sheets import Sheet
 from examples.sr_trilevel.study import RESULTS, Mean, entropy, gap, length, load_results, scores
 
@@ -72,13 +74,14 @@ class Results:
         return [r for r in self.records.values() if recipe_size(r) in self.sizes]
 
     def pair(self, one: str, other: str) -> tuple[Record, Record] | None:
-        """Records of two variants at one size."""
-        for size in self.sizes:
-            first = self.records.get(f"{size}/{one}")
-            second = self.records.get(f"{size}/{other}")
-            if first is not None and second is not None:
-                return first, second
-        return None
+        """Records of two variants at one size: that with most runs of both, or the better one."""
+        found = [
+            (first, second)
+            for size in self.sizes
+            if (first := self.records.get(f"{size}/{one}")) is not None
+            and (second := self.records.get(f"{size}/{other}")) is not None
+        ]
+        return max(found, key=lambda pair: min(len(r["runs"]) for r in pair), default=None)
 
 
 def recipe_size(record: Record) -> str:
@@ -143,6 +146,10 @@ def _psnr(run: Record) -> float:
     return first["psnr"]
 
 
+def _held_out(run: Record) -> float:
+    return run["stages"]["trained"]["psnr"]
+
+
 def _early(run: Record) -> float | None:
     """A third of the training done, or the first measurement behind that."""
     steps = [(step, psnr) for phase, step, psnr in run["curve"] if phase == "train"]
@@ -161,6 +168,7 @@ MEASURES: dict[str, Callable[[Record], list[float] | None]] = {
     "parameters, thousands": _per_run(_trained("params", 1e3)),
     "multiply-adds, G": _per_run(_trained("macs", 1e9)),
     "PSNR, dB": _per_run(_psnr),
+    "PSNR of held-out pictures, dB": _per_run(_held_out),
     "PSNR after a third of training, dB": _per_run(_early),
 }
 """What is compared, one number for every run of a record; None where a run has no such number.
@@ -199,6 +207,12 @@ def _sparse(measure: str, words: str) -> list[Claim]:
 
 _OURS = "a question of ours"
 _METHOD = "lambda-0.1"
+_SCORES = ("PSNR, dB", "PSNR of held-out pictures, dB")
+_SMALLER_AND_AS_GOOD = (
+    ("finds smaller networks", "parameters, thousands", "less"),
+    ("finds cheaper networks", "multiply-adds, G", "less"),
+    *(("loses no PSNR", measure, "more") for measure in _SCORES),
+)
 
 CLAIMS: tuple[Claim, ...] = (
     *_sparse("entropy of operations", "sparsestmax decides operations"),
@@ -213,8 +227,17 @@ CLAIMS: tuple[Claim, ...] = (
         )
     ),
     *(
-        Claim(f"{form} shortens paths", _OURS, "blocks on the path", form, ("less", "lambda-0"))
+        Claim(f"a stronger order {what}", "Table 4", measure, _METHOD, (direction, "lambda-0"))
+        for what, measure, direction in _SMALLER_AND_AS_GOOD
+    ),
+    *(
+        Claim(f"{form} {what}", _OURS, measure, form, ("less", than))
         for form in ("hinge", "strict")
+        for what, measure, than in (
+            ("shortens paths", "blocks on the path", "lambda-0"),
+            ("decides the path", "entropy of paths", "softmax"),
+            ("leaves less of a gap", "gap, dB", "softmax"),
+        )
     ),
     *(
         Claim(words, "Figure 4", measure, _METHOD, ("more", "scratch"))
@@ -230,14 +253,32 @@ CLAIMS: tuple[Claim, ...] = (
             ("trellis", "the tree", "Table 1"),
             ("bilevel", "searching paths, too,", "Table 6"),
         )
-        for what, measure, direction in (
-            ("finds smaller networks", "parameters, thousands", "less"),
-            ("finds cheaper networks", "multiply-adds, G", "less"),
-            ("loses no PSNR", "PSNR, dB", "more"),
-        )
+        for what, measure, direction in _SMALLER_AND_AS_GOOD
     ),
-    Claim("backbone B is cheaper than A", "Table 1", "multiply-adds, G", _METHOD, ("less", "A")),
-    Claim("gradients beat random search", _OURS, "PSNR, dB", _METHOD, ("more", "random")),
+    *(
+        Claim(f"{words} at equal cost", source, measure, "third", ("more", f"{other}+third"))
+        for other, words, source in (
+            ("trellis", "the tree is ahead", "Table 1"),
+            ("bilevel", "searching paths, too, is ahead", "Table 6"),
+        )
+        for measure in _SCORES
+    ),
+    *(
+        Claim(f"backbone B is {what} than A", "Table 1", measure, _METHOD, ("less", "A"))
+        for what, measure in (("cheaper", "multiply-adds, G"), ("smaller", "parameters, thousands"))
+    ),
+    Claim(
+        "backbone B is smaller than A", "Table 1", "parameters, thousands", _METHOD, ("less", "A")
+    ),
+    *(
+        Claim(words, _OURS, measure, variant, ("more", other))
+        for words, variant, other in (
+            ("gradients beat random search", _METHOD, "random"),
+            ("today's blocks beat the paper's", "efficient", _METHOD),
+        )
+        for measure in _SCORES
+    ),
+    Claim("today's blocks are cheaper", _OURS, "multiply-adds, G", "efficient", ("less", _METHOD)),
 )
 """What the paper says about its method, and what a reader asks next, as comparisons."""
 
@@ -296,10 +337,11 @@ def _same_networks(one: Record, other: Record) -> bool:
 
 def claims_sheet(results: Results) -> Sheet:
     """Every claim with its numbers and its verdict."""
-    rows = []
+    rows, used = [], []
     for claim in CLAIMS:
         direction, other = claim.than
         pair = results.pair(claim.variant, other)
+        used += pair or ()
         numbers = None if pair is None else compared(claim, *pair)
         size = "" if pair is None else recipe_size(pair[0])
         what = f"{claim.measure}: `{claim.variant}` {direction} than `{other}`"
@@ -314,7 +356,9 @@ def claims_sheet(results: Results) -> Sheet:
             "variants trained the same networks (in pairs), of at most the standard deviation of "
             "the differences.",
             "Entropy is a share of the largest there can be; the gap is the PSNR that the derived "
-            "network loses of the supernet's; PSNR is that on the first set of pictures.",
+            "network loses of the supernet's; PSNR is that on the first set of pictures, unless it "
+            "says held-out pictures.",
+            *protocols_of(used),
         ),
     )
 
@@ -323,29 +367,63 @@ def variants_sheet(results: Results) -> Sheet:
     """All that was measured of every recipe."""
     records = results.asked()
     sets = list(dict.fromkeys(name for record in records for name in sets_of(record)))
-    head = ("recipe", "runs", "paths", "blocks", "entropy of operations", "entropy of paths")
-    head += ("gap, dB", "params, k", "MACs, G", "held out, dB", *(f"{s}, dB" for s in sets))
+    head = ("recipe", "runs", "paths", "blocks", "operations")
+    head += ("entropy of operations", "entropy of paths", "gap, dB", "params, k", "MACs, G")
+    head += ("of the budget", "held out, dB", *(f"{s}, dB" for s in sets))
     return Sheet(
         title="Everything measured",
         head=head,
         rows=[_variant(record, sets) for record in records],
-        notes=provenance(records) if records else [f"Nothing yet: {NOT_RUN}."],
+        notes=[
+            "Operations are those of all runs together. The budget is the MACs that the cost term "
+            "of the search aims at.",
+            *(provenance(records) if records else [f"Nothing yet: {NOT_RUN}."]),
+        ],
     )
 
 
 def _variant(record: Record, sets: Sequence[str]) -> list[str]:
     figures = [
         length(record),
+        operations_of(record),
         entropy(record, "alpha"),
         entropy(record, "beta"),
         gap(record),
         scaled(size_of(record, "params"), 1e3, 1),
         scaled(size_of(record, "macs"), 1e9, 2),
+        of_budget(record),
         scores(record, "trained"),
         *(scores(record, "trained", name) for name in sets),
     ]
     shown = ["" if figure is None else str(figure) for figure in figures]
     return [f"`{record['recipe']}`", str(len(record["runs"])), paths_of(record), *shown]
+
+
+def operations_of(record: Record) -> str:
+    """The operations that all runs chose, the most frequent first.
+
+    >>> decisions = {"trunk": "a", "trunk/a/slot": "conv", "trunk/a/slot/width": 8}
+    >>> operations_of({"runs": [{"genotype": {"decisions": decisions}}]})
+    'conv 100%'
+    """
+    counts = Counter(
+        option
+        for run in record["runs"]
+        for place, option in run["genotype"]["decisions"].items()
+        if isinstance(option, str) and place != "trunk"
+    )
+    return ", ".join(f"{name} {n / counts.total():.0%}" for name, n in counts.most_common())
+
+
+def of_budget(record: Record) -> Mean | None:
+    """Multiply-adds of the networks as a share of what the search aimed at; None without one."""
+    recipe = find_recipe(record["recipe"])
+    budget = None if recipe.network is not None else recipe.budget()
+    if budget is None:
+        return None
+    macs = size_of(record, "macs")
+    unit = budget * (256 / recipe.patch) ** 2
+    return Mean(macs.mean / unit, None if macs.spread is None else macs.spread / unit)
 
 
 def scaled(mean: Mean, unit: float, decimals: int) -> str:
@@ -380,9 +458,14 @@ def provenance(records: Sequence[Record]) -> list[str]:
         line += f"{record['hardware']}, torch {record['torch']}, trinas {record['trinas']}."
         recipes = alike.setdefault(line, [])
         recipes += [] if record["recipe"] in recipes else [record["recipe"]]
-    runs = [run for record in records for run in record["runs"]]
-    protocols = dict.fromkeys(run["stages"]["trained"]["protocol"] for run in runs)
     return [
         *(f"Ours: {line.replace('@', ' '.join(recipes), 1)}" for line, recipes in alike.items()),
-        *(f"Protocol: {protocol}." for protocol in protocols),
+        *protocols_of(records),
     ]
+
+
+def protocols_of(records: Sequence[Record]) -> list[str]:
+    """How the networks of these records were scored."""
+    runs = [run for record in records for run in record["runs"]]
+    protocols = dict.fromkeys(run["stages"]["trained"]["protocol"] for run in runs)
+    return [f"Protocol: {protocol}." for protocol in protocols]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -176,8 +176,18 @@ def folder_images(
                 at=folder,
                 fix="Add pictures, or name what to hold out.",
             )
-        held_out = list(images)[-max(1, len(images) // 10) :]
+        held_out = last_tenth(images)
     return attrs.evolve(split(images, held_out), skipped=skipped)
+
+
+def last_tenth(names: Iterable[str]) -> list[str]:
+    """What is held out where nothing says otherwise: of names in order the last tenth, or one.
+
+    >>> last_tenth("abc"), len(last_tenth(map(str, range(219))))
+    (['c'], 21)
+    """
+    names = list(names)
+    return names[-max(1, len(names) // 10) :]
 
 
 def halves(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from examples.sr_trilevel.data import DIV2K_TRAIN, DIV2K_VALID
-from examples.sr_trilevel.imaging import opened, picture_files
+from examples.sr_trilevel.data import DIV2K_TRAIN, DIV2K_VALID, last_tenth
+from examples.sr_trilevel.imaging import opened, picture_files, upright_size
 from trinas import errors
 
 
@@ -31,7 +31,7 @@ def pictures_below(path: str | Path) -> dict[str, Path]:
 def sizes_of(
     files: Mapping[str, Path], *, on_bad: Literal["raise", "skip"] = "raise"
 ) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Width and height from the files' headers; the reason for each file that is skipped.
+    """Width and height, held upright, from the files' headers; the reason for each one skipped.
 
     Raises:
         DataError: a file cannot be read and `on_bad` is `"raise"`.
@@ -41,7 +41,7 @@ def sizes_of(
     for name, file in files.items():
         try:
             with opened(file) as picture:
-                sizes[name] = picture.size
+                sizes[name] = upright_size(picture)
         except errors.DataError as error:
             if on_bad == "raise":
                 raise
@@ -49,24 +49,28 @@ def sizes_of(
     return sizes, skipped
 
 
-def parts_of(root: Path) -> dict[str, dict[str, Path]]:
+def parts_of(
+    root: Path, usable: Callable[[Mapping[str, Path]], dict[str, Path]] = dict
+) -> dict[str, dict[str, Path]]:
     """The pictures held out and those to train on, by the rules of `data.folder_images`.
 
     Args:
         root: DIV2K's folder, or any other, of whose sorted names the last tenth is held out.
+        usable: leaves out what cannot be trained on, which is done before the last tenth is taken;
+            DIV2K's held-out pictures are not asked.
 
     Raises:
         DataError: there are not two pictures.
     """
     train, valid = root / DIV2K_TRAIN, root / DIV2K_VALID
     if train.is_dir() and valid.is_dir():
-        return {"held_out": picture_files(valid), "train": picture_files(train)}
-    files = picture_files(train if train.is_dir() else root)
+        return {"held_out": picture_files(valid), "train": usable(picture_files(train))}
+    files = usable(picture_files(train if train.is_dir() else root))
     if len(files) < 2:
         raise errors.DataError(
             "a picture to train on and another to hold out are needed", got=len(files), at=root
         )
-    last = list(files)[-max(1, len(files) // 10) :]
+    last = last_tenth(files)
     return {
         "held_out": {name: files[name] for name in last},
         "train": {name: file for name, file in files.items() if name not in last},

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from trinas import errors
@@ -255,6 +255,12 @@ def load_image(path: str | Path, *, keep_gray: bool = False) -> Tensor:
         upright = ImageOps.exif_transpose(file)
         tensor = torch.from_numpy(np.array(upright.convert("L" if gray else "RGB")))
     return tensor[None] if tensor.dim() == 2 else tensor.permute(2, 0, 1).contiguous()
+
+
+def upright_size(file: Image.Image) -> tuple[int, int]:
+    """Width and height of an open picture as `load_image` turns it, from its header."""
+    turned = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return file.size[::-1] if turned else file.size
 
 
 def read_folder(

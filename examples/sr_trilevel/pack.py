@@ -193,23 +193,30 @@ def pack(
     budget = int(packing.megabytes * 1e6) - overhead(settings)
     room = {"held_out": int(budget * HELD_OUT_SHARE), "train": budget}
     small: list[str] = []
-    skipped: list[tuple[str, str]] = []
+    bad: dict[str, str] | None = {} if on_bad == "skip" else None
+    sizes: dict[Path, Size] = {}
+
+    def measured(files: Mapping[str, Path]) -> dict[str, Size]:
+        new = {name: file for name, file in files.items() if file not in sizes}
+        sizes.update({new[name]: size for name, size in _sizes(new, bad).items()})
+        return {name: sizes[file] for name, file in files.items() if file in sizes}
+
+    def usable(files: Mapping[str, Path]) -> dict[str, Path]:
+        found = measured(files)
+        small.extend(name for name, size in found.items() if min(size) < packing.min_side)
+        return {name: files[name] for name, s in found.items() if min(s) >= packing.min_side}
+
     chosen: dict[str, list[Piece]] = {}
-    for part, files in parts_of(root).items():
-        bad: dict[str, str] | None = {} if on_bad == "skip" else None
-        sizes = _sizes(files, bad)
-        usable = {name: size for name, size in sizes.items() if min(size) >= packing.min_side}
-        small += [name for name in sizes if name not in usable]
-        pieces = _pieces(part, files, usable, packing, bad)
-        chosen[part] = _filled(pieces, room[part])
+    for part, files in parts_of(root, usable).items():
+        own = measured(files)
+        chosen[part] = _filled(_pieces(part, files, own, packing, bad), room[part])
         if not chosen[part]:
             raise errors.DataError(
                 f"a file holds pictures of both parts, but none fits into {part}",
-                got=f"{packing.megabytes:g} megabytes, {len(usable)} usable pictures",
+                got=f"{packing.megabytes:g} megabytes, {len(own)} usable pictures",
                 at=root,
                 fix="Give more megabytes, or a smaller crop.",
             )
-        skipped += (bad or {}).items()
         room["train"] -= sum(piece.cost for piece in chosen[part])
     ordered = [piece for part in PARTS for piece in chosen[part]]
     size = write_pack(Path(out).expanduser(), settings, ordered)
@@ -218,7 +225,7 @@ def pack(
         pixels={part: sum(piece.pixels for piece in chosen[part]) for part in PARTS},
         size=size,
         small=tuple(small),
-        skipped=tuple(skipped),
+        skipped=tuple((bad or {}).items()),
     )
 
 

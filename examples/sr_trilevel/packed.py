@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from examples.sr_trilevel.data import Split
@@ -166,7 +166,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 def _decoded(content: bytes, at: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            pixels = np.array(picture.convert("RGB"))
+            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
         raise errors.DataError(
             "a packed picture can be decoded here", got=f"{type(error).__name__}: {error}", at=at

@@ -55,6 +55,7 @@ def _run(options: argparse.Namespace, out: Path) -> Run:
         features=options.features,
         seed=options.seed,
         device=options.device,
+        compile=options.compile,
         skip_bad=options.skip_bad,
         minutes=options.minutes,
         resume=options.resume,
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=math.inf, help="stop after so long; --resume goes on")
     add("--seed", type=int, default=0, help="of weights, search and patches (default: 0)")
     add("--device", metavar="NAME", help="torch device (default: cuda if there is one)")
+    add("--compile", action="store_true", help="by torch.compile: for long runs on a GPU")
     return parser
 
 

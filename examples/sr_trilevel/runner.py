@@ -65,6 +65,7 @@ class Run:
         features: file of the weights that a perceptual loss looks through.
         seed: of everything drawn.
         device: torch device.
+        compile: through `torch.compile`, the supernet and the network; results differ by rounding.
         skip_bad: leave out pictures that cannot be used instead of refusing the folder.
         minutes: stop after so long, as when asked to; for a machine that is lent for a while.
         resume: go on from the checkpoint in `out`.
@@ -88,6 +89,7 @@ class Run:
         features: str | None = None,
         seed: int = 0,
         device: str | None = None,
+        compile: bool = False,
         skip_bad: bool = False,
         minutes: float = math.inf,
         resume: bool = False,
@@ -106,6 +108,7 @@ class Run:
             "features": features,
             "seed": seed,
             "device": str(self.device),
+            "compile": compile,
         }
         self.targets = targets = self._targets(teacher, teacher_cache)
         self.loss = self._loss(features)
@@ -126,6 +129,8 @@ class Run:
             recipe, self._search_batches(), self.loss, seed=seed, device=self.device
         )
         self.graph, self.search = self.strategy.graph, self.strategy.stage
+        if compile and self.strategy.searched is not None:
+            self.strategy.searched.compile()
         self.training: tn.Training | None = None
         self.finetuning: tn.Training | None = None
         self._progress = Progress(self._psnr, recipe.radius())
@@ -260,6 +265,8 @@ class Run:
         batches = self._batches(self.split.train, "train", recipe.train_patch, recipe.train_batch)
         torch.manual_seed(self.seed)  # of weights from scratch
         model = self.strategy.network(genotype, inherit=recipe.inherit)
+        if self.options["compile"]:
+            model.compile()
         return tn.Training(model, SRLoss(LossWeights()), batches, recipe.train)
 
     def _new_finetuning(self, model: nn.Module) -> tn.Training:

@@ -4,7 +4,8 @@
 
 RECIPE is SIZE/VARIANT, or a size for all its variants (visual wants --features). Every recipe
 gets one file in the folder of results, with the command, the date and the hardware beside all
-numbers. A run that is finished is not run again, and one that was interrupted goes on.
+numbers. A run that is finished is not run again, and one that was interrupted goes on: on a
+machine that is lent for a while the same command with --minutes, given again, comes to the end.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 
 import trinas as tn
 from examples.sr_trilevel.checkpoint import CHECKPOINT
-from examples.sr_trilevel.command import ending, parser_of
+from examples.sr_trilevel.command import INTERRUPTED, ending, parser_of
 from examples.sr_trilevel.recipes import VARIANTS, find_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "study"
@@ -38,7 +39,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "study"
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns 0, or 2 after an error, or 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    return ending(lambda: _go(options))
+    return ending(lambda: _go(options), lambda: "interrupted: the same command goes on")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,8 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--features", metavar="FILE", help="as for run.py")
     add("--skip-bad", action="store_true", help="as for run.py")
     add("--device", metavar="NAME", help="as for run.py")
+    add("--compile", action="store_true", help="as for run.py")
     add("--out", metavar="DIR", default="runs/study", help="folder of all runs (runs/study)")
     add("--results", metavar="DIR", default=str(RESULTS), help="folder of what is put down")
+    add("--minutes", type=float, default=math.inf, help="stop after so long; see above")
     add("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
     return parser
 
@@ -93,6 +96,7 @@ def recipes_of(names: Sequence[str], *, features: bool = False) -> list[str]:
 
 def _go(options: argparse.Namespace) -> None:
     _check(options)
+    now = _Now(end=time.monotonic() + 60 * options.minutes)
     recipes = recipes_of(options.recipes, features=options.features is not None)
     out, results = Path(options.out), Path(options.results)
     results.mkdir(parents=True, exist_ok=True)
@@ -100,10 +104,9 @@ def _go(options: argparse.Namespace) -> None:
         recipe: [Job(recipe, seed, out / _file(recipe) / str(seed)) for seed in options.seeds]
         for recipe in recipes
     }
-    running: set[subprocess.Popen[bytes]] = set()
     with ThreadPoolExecutor(options.jobs) as pool:
         pending = {
-            recipe: [pool.submit(_run, job, options, running) for job in of_recipe]
+            recipe: [pool.submit(_run, job, options, now) for job in of_recipe]
             for recipe, of_recipe in jobs.items()
         }
         for recipe, futures in pending.items():
@@ -111,7 +114,7 @@ def _go(options: argparse.Namespace) -> None:
                 seconds = [future.result() for future in futures]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for child in list(running):
+                for child in list(now.running):
                     child.terminate()  # leaves a checkpoint to go on from
                 raise
             record = {**_facts(options, recipe), "runs": []}
@@ -135,14 +138,45 @@ def _file(recipe: str) -> str:
     return recipe.replace("/", "-")
 
 
-def _run(job: Job, options: argparse.Namespace, running: set[subprocess.Popen[bytes]]) -> float:
-    """Do a run, or what is left of it; the seconds it took in all."""
+@attrs.define
+class _Now:
+    """What the runs of a study know of each other.
+
+    Attributes:
+        end: of the time they have.
+        running: their processes.
+        over: one of them failed or was interrupted, so no other begins.
+    """
+
+    end: float
+    running: set[subprocess.Popen[bytes]] = attrs.field(factory=set)
+    over: bool = False
+
+
+def _run(job: Job, options: argparse.Namespace, now: _Now) -> float:
+    """Do a run, or what is left of it; the seconds it took in all.
+
+    Raises:
+        ConfigError: the run failed.
+        KeyboardInterrupt: it was interrupted, or the time is over.
+    """
+    try:
+        return _go_on(job, options, now)
+    except BaseException:
+        now.over = True
+        raise
+
+
+def _go_on(job: Job, options: argparse.Namespace, now: _Now) -> float:
     job.folder.mkdir(parents=True, exist_ok=True)
     clock = job.folder / "seconds"
     before = float(clock.read_text()) if clock.exists() else 0.0
     if (job.folder / "results.json").exists():
         _check_settings(job, options)
         return before
+    left = (now.end - time.monotonic()) / 60
+    if now.over or left <= 0:
+        raise KeyboardInterrupt
     command = [sys.executable, "-m", "examples.sr_trilevel.run", job.recipe]
     command += ["--seed", str(job.seed), "--out", str(job.folder)]
     for name in ("data", "teacher", "teacher_cache", "features", "device"):
@@ -150,17 +184,21 @@ def _run(job: Job, options: argparse.Namespace, running: set[subprocess.Popen[by
         command += [f"--{name.replace('_', '-')}", value] if value is not None else []
     command += ["--sets", *options.sets] if options.sets else []
     command += ["--skip-bad"] if options.skip_bad else []
+    command += ["--compile"] if options.compile else []
+    command += ["--minutes", str(left)] if math.isfinite(left) else []
     command += ["--resume"] if (job.folder / CHECKPOINT).exists() else []
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     surroundings = {**os.environ, **(one if options.jobs > 1 else {})}
     started = time.monotonic()
     with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=surroundings)
-        running.add(child)
+        now.running.add(child)
         status = child.wait()
-        running.discard(child)
+        now.running.discard(child)
     took = before + time.monotonic() - started
     clock.write_text(f"{took:.0f}\n", encoding="utf-8")
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     if status != 0:
         last = (job.folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise tn.errors.ConfigError(
@@ -240,6 +278,7 @@ def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
         given += [f"--{name.replace('_', '-')} {Path(value).name}"] if value is not None else []
     given += [f"--sets {' '.join(Path(s).name for s in options.sets)}"] if options.sets else []
     given += ["--skip-bad"] if options.skip_bad else []
+    given += ["--compile"] if options.compile else []
     given += [f"--jobs {options.jobs}"] if options.jobs > 1 else []
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {

@@ -7,6 +7,7 @@ from PIL import Image
 
 from examples.sr_trilevel.data import folder_images
 from examples.sr_trilevel.folders import parts_of, pictures_below, sizes_of
+from examples.sr_trilevel.imaging import load_image
 from trinas._core.errors import DataError
 
 LAYOUTS = {
@@ -68,3 +69,29 @@ def test_one_picture_is_not_two(tmp_path):
     Image.new("RGB", (8, 9)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="another to hold out are needed; got 1"):
         parts_of(tmp_path)
+
+
+def test_what_cannot_be_used_is_left_out_before_the_last_tenth_is_taken(tmp_path):
+    """Else a picture is trained on from a pack that its folder holds out."""
+    for i in range(20):
+        Image.new("RGB", (8, 8) if i in (3, 18) else (40, 40)).save(tmp_path / f"{i:02}.png")
+    (tmp_path / "19.png").write_bytes(b"no picture")
+    expected = folder_images(tmp_path, min_size=32, on_bad="skip")
+
+    def usable(files):
+        sizes, _ = sizes_of(files, on_bad="skip")
+        return {name: files[name] for name, size in sizes.items() if min(size) >= 32}
+
+    parts = parts_of(tmp_path, usable)
+    assert list(parts["held_out"]) == list(expected.held_out) == ["17.png"]
+    assert list(parts["train"]) == list(expected.train)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sizes_are_those_of_pictures_held_upright(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (12, 6)).save(tmp_path / "a.jpg", exif=exif)
+    image = load_image(tmp_path / "a.jpg")
+
+    assert sizes_of({"a": tmp_path / "a.jpg"})[0] == {"a": (image.shape[-1], image.shape[-2])}

@@ -86,6 +86,30 @@ def test_originals_are_the_files(folder, tmp_path):
             assert archive.read(piece["file"]) == (folder / piece["from"]).read_bytes()
 
 
+@pytest.mark.parametrize("options", [{"form": "original"}, {"crop": 32}, {"form": "jpeg"}])
+def test_turned_photographs_are_upright(options, tmp_path):
+    """As `folder_images` reads them; pieces lie in the picture held upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    pixels = builtin_images()["chelsea"][:, :80, :40]
+    for name in "ab":
+        (tmp_path / "in").mkdir(exist_ok=True)
+        save(tmp_path / "in" / f"{name}.jpg", pixels, exif=exif)
+    pack(tmp_path / "in", tmp_path / "x.zip", Packing(megabytes=1, **options))
+
+    whole = everything(folder_images(tmp_path / "in"))
+    assert {picture.shape for picture in whole.values()} == {(3, 40, 80)}
+    packed = everything(packed_images(tmp_path / "x.zip"))
+    if "crop" not in options:
+        assert {picture.shape for picture in packed.values()} == {(3, 40, 80)}
+        return
+    assert len(packed) == 4, "two pieces of each"
+    for piece in manifest(tmp_path / "x.zip")["pieces"]:
+        left, top, right, bottom = piece["box"]
+        part, _, name = piece["file"].partition("/")
+        assert torch.equal(packed[name], whole[piece["from"]][:, top:bottom, left:right]), part
+
+
 @pytest.mark.parametrize("crop", [None, 48, 100])
 @pytest.mark.parametrize("megabytes", [0.1, 0.13, 0.7])
 def test_the_file_fits_and_is_nearly_full(folder, tmp_path, crop, megabytes):

@@ -22,6 +22,8 @@ from examples.sr_trilevel.metrics import score
 from examples.sr_trilevel.pack import Packing, pack
 from examples.sr_trilevel.recipes import find_recipe
 from examples.sr_trilevel.runner import Run
+from examples.sr_trilevel.strategies import GradientStrategy
+from examples.sr_trilevel.teachers import BSRN
 
 
 def short(name: str):
@@ -175,17 +177,98 @@ def test_every_stage_is_scored_on_further_sets(tmp_path):
     assert "| Cats |" in (tmp_path / "run" / "results.md").read_text()
 
 
-def test_data_may_be_one_packed_file(tmp_path):
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Pictures in one file."""
+    tmp_path = tmp_path_factory.mktemp("packed")
     folder = tmp_path / "photos"
     folder.mkdir()
     for name, image in builtin_images().items():
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
     pack(folder, tmp_path / "photos.zip", Packing(megabytes=1, crop=128))
+    return str(tmp_path / "photos.zip")
 
-    run = Run(short("lambda-0"), out=tmp_path / "run", data=str(tmp_path / "photos.zip"))
+
+def test_data_may_be_one_packed_file(photos, tmp_path):
+    run = Run(short("lambda-0"), out=tmp_path / "run", data=photos)
 
     assert all(image.shape == (3, 128, 128) for image in run.split.train.values())
     run.go()
+
+
+def in_short(recipe):
+    """A recipe with all it has, but narrow, and with hardly any steps."""
+    search, cost = recipe.search, recipe.search.cost
+    return attrs.evolve(
+        recipe,
+        features=16,
+        slots=2,
+        cells=2,
+        convs=1,
+        ratios=(1 / 2, 1),
+        patch=16,
+        train_patch=16,
+        train_batch=1,
+        search=attrs.evolve(
+            search,
+            pretrain_steps=2,
+            search_steps=5,
+            prune_after=1,
+            arch_lr=0.1,
+            cost=attrs.evolve(cost, every=2),
+        ),
+        train=attrs.evolve(recipe.train, steps=3),
+    )
+
+
+@pytest.mark.parametrize("name", ["lambda-0.1", "table9"])
+def test_what_a_gpu_is_lent_for_comes_to_its_end_step_by_step(name, photos, tmp_path):
+    """The recipes of an hour with everything: bfloat16, pruning, one file of data, a teacher."""
+    recipe = in_short(find_recipe(f"hour/{name}"))
+    assert recipe.search.autocast is recipe.train.autocast is torch.bfloat16
+    teacher = tmp_path / "teacher.pth"
+    torch.save(BSRN(16, 1).state_dict(), teacher)
+    given = {"data": photos, "teacher": str(teacher), "teacher_cache": str(tmp_path / "targets")}
+
+    whole = Run(recipe, out=tmp_path / "whole", **given)
+    whole.go()
+    breaks = 0
+    while not (tmp_path / "broken" / "results.json").exists():
+        run = Run(recipe, out=tmp_path / "broken", minutes=0, resume=breaks > 0, **given)
+        try:
+            run.go()
+        except KeyboardInterrupt:
+            breaks += 1
+
+    steps = recipe.train.steps + (0 if name == "table9" else recipe.search.total_steps)
+    assert breaks == steps, "one step every time"
+    assert results(tmp_path / "broken") == results(tmp_path / "whole")
+    models = [load_checkpoint(tmp_path / one)["training"]["model"] for one in ("broken", "whole")]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(value, models[1][key]) for key, value in models[0].items())
+    if name != "table9":
+        assert isinstance(whole.strategy, GradientStrategy)
+        assert whole.strategy.net.pruned, "an option left the supernet"
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_a_run_comes_to_the_same_network(tmp_path, monkeypatch):
+    """Without a backend, whose own work takes minutes."""
+    inner = tn.Network.compile
+    monkeypatch.setattr(tn.Network, "compile", lambda self: inner(self, backend="eager"))
+    recipe = short("lambda-0")
+    for name, compiled in (("plain", False), ("compiled", True)):
+        torch.compiler.reset()
+        run = Run(recipe, out=tmp_path / name, compile=compiled)
+        assert (run.strategy.searched.network.compiled is not None) == compiled
+        run.go()
+        assert (run.training.model.compiled is not None) == compiled
+
+    plain, other = (results(tmp_path / name) for name in ("plain", "compiled"))
+    assert other["path"] == plain["path"]
+    for one, two in zip(plain["rows"], other["rows"]):
+        assert two["psnr"] == pytest.approx(one["psnr"], abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["table9", "bsrn_m"])

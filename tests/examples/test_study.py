@@ -101,6 +101,25 @@ def test_an_interrupted_run_goes_on(runs, tmp_path, monkeypatch):
     assert "--resume" in runs[-1]
 
 
+def test_a_study_stops_in_time_and_the_same_command_goes_on(runs, tmp_path, capsys, monkeypatch):
+    """Until it is done, each time a little further, as on a machine that is lent."""
+    results = tmp_path / "results"
+    command = ["smoke/trellis", "smoke/random", "--seeds", "0", "--out", str(tmp_path / "runs")]
+    command += ["--results", str(results)]
+
+    assert main([*command, "--minutes", "0"]) == 130
+    assert "interrupted: the same command goes on" in capsys.readouterr().err
+    assert runs == [], "no time for any"
+    monkeypatch.setattr(study, "time", SimpleNamespace(monotonic=lambda: 0.0))  # there is, now
+    statuses = []
+    while 0 not in statuses:
+        statuses.append(main([*command, "--minutes", "1e-9"]))
+    assert len(statuses) > 8, "a step of one run each time"
+    assert set(statuses[:-1]) == {130}
+    assert [call.count("--resume") for call in runs].count(0) == 2, "every run was begun once"
+    assert set(load_results(results)) == {"smoke/trellis", "smoke/random"}
+
+
 def test_runs_of_versions_that_took_no_times_still_tell(runs, tmp_path):
     command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
     command += ["--results", str(tmp_path / "results")]
