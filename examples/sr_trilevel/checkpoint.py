@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import torch
 
+from examples.sr_trilevel.writing import writing
 from trinas import errors
 
 CHECKPOINT = "checkpoint.pt"
@@ -89,9 +90,8 @@ def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the checkpoint of a run; the last good one stays until the new one is whole."""
-    aside = folder / f"{CHECKPOINT}.part"
-    torch.save(dict(state), aside)
-    aside.replace(folder / CHECKPOINT)
+    with writing(folder / CHECKPOINT) as aside:
+        torch.save(dict(state), aside)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:

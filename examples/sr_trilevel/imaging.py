@@ -259,8 +259,9 @@ def load_image(path: str | Path, *, keep_gray: bool = False) -> Tensor:
 
 def upright_size(file: Image.Image) -> tuple[int, int]:
     """Width and height of an open picture as `load_image` turns it, from its header."""
+    width, height = file.size
     turned = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    return file.size[::-1] if turned else file.size
+    return (height, width) if turned else (width, height)
 
 
 def read_folder(

@@ -231,7 +231,7 @@ def score(
         raise errors.DataError("a score needs at least one picture", got=0, at="score")
     protocol = Protocol() if protocol is None else protocol
     rows = []
-    with _evaluating(model):
+    with evaluating(model):
         for name, image in images.items():
             rows.append(_score_one(model, name, image, scale, protocol))
     return Score(
@@ -316,7 +316,7 @@ def _run(model: Upscaler, lr: Tensor, protocol: Protocol) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: Upscaler) -> Iterator[None]:
+def evaluating(model: Upscaler) -> Iterator[None]:
     """Eval mode for the time of a block; what is not a module passes through."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     # Each module's own flag is kept: a frozen part may be in eval mode inside a training whole.

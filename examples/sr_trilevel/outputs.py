@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import trinas as tn
 from examples.sr_trilevel.imaging import bicubic, shrink, to_uint8, to_unit
-from examples.sr_trilevel.metrics import Score
+from examples.sr_trilevel.metrics import Score, psnr
 from examples.sr_trilevel.picture import side_by_side
+from examples.sr_trilevel.writing import writing
 
 Report: TypeAlias = tn.StepReport | tn.SampleReport
 
@@ -43,9 +44,9 @@ FILES = (
 class Progress:
     """A line now and then: phase, step, time left, PSNR; in a search radius, sparsity and cost.
 
-    In a log there is a line for every twelfth of a stage, or after five silent minutes. On a
-    terminal one line is rewritten in place, and stays when its phase is over. PSNR is measured as
-    often as a log has lines, so watching costs no time.
+    In a log there is a line for every twelfth of a stage, and after five silent minutes. On a
+    terminal one line is rewritten in place, and stays when its phase is over. PSNR is measured
+    twelve times in a stage; what a line shows in between is the last.
 
     Args:
         psnr: measures the network as it stands, in dB.
@@ -66,33 +67,40 @@ class Progress:
         self._terminal = sys.stdout.isatty()
         self._open = False
 
-    def follow(self, reports: Iterable[Report]) -> Iterator[Report]:
-        """Pass reports on, printing some of them."""
+    def follow(self, reports: Iterable[Report], name: str | None = None) -> Iterator[Report]:
+        """Pass reports on, printing some of them.
+
+        Args:
+            reports: of one stage.
+            name: of its phase, where another than the reports give.
+        """
         phase, first = "", 0
-        started = measured = shown = begun = time.monotonic()
-        psnr = math.nan
+        started = spoken = begun = time.monotonic()
+        measured = math.nan
         for report in reports:
             now = time.monotonic()
             due = report.step % -(-report.total // LINES_PER_STAGE) == 0
-            due = due or report.step == report.total or now - measured > LONGEST_SILENCE
-            if due or self._saving_is_due(now):
+            due = due or report.step == report.total
+            silent = now - spoken > LONGEST_SILENCE
+            if due or silent or self._saving_is_due(now):
                 # An accelerator has steps queued: waiting for them is their time, not that of
                 # what comes next.
                 float(report.loss)
                 now = time.monotonic()
-            self._count(report.phase, now - begun)
-            if phase != report.phase:
+            now_in = name or report.phase
+            self._count(now_in, now - begun)
+            if phase != now_in:
                 self.close()
                 # The first step of a phase is its slowest: what it took stands for no other.
-                phase, started, first = report.phase, now, report.step
+                phase, started, first = now_in, now, report.step
             if due:
-                psnr, measured = self._psnr(), time.monotonic()
-                self.curve.append([report.phase, report.step, round(psnr, 3)])
-            if due or (self._terminal and now - shown > SECONDS_BETWEEN_UPDATES):
+                measured = self._psnr()
+                self.curve.append([phase, report.step, round(measured, 3)])
+            if due or silent or (self._terminal and now - spoken > SECONDS_BETWEEN_UPDATES):
                 done, left = report.step - first, report.total - report.step
                 seconds = (now - started) / done * left if done else math.nan
-                self._print(self._line(report, seconds if left else 0.0, psnr))
-                shown = now
+                self._print(self._line(phase, report, seconds if left else 0.0, measured))
+                spoken = now
             yield report
             begun = time.monotonic()
         self.close()
@@ -119,13 +127,13 @@ class Progress:
     def _saving_is_due(self, now: float) -> bool:
         return now - self._saved >= SECONDS_BETWEEN_SAVES
 
-    def _line(self, report: Report, left: float, psnr: float) -> str:
+    def _line(self, phase: str, report: Report, left: float, psnr: float) -> str:
         parts = [
-            f"{report.phase:>8} {report.step:>{len(str(report.total))}}/{report.total}",
+            f"{phase:>8} {report.step:>{len(str(report.total))}}/{report.total}",
             f"left {_clock(left)}",
             f"PSNR {psnr:5.2f} dB",
         ]
-        if isinstance(report, tn.StepReport) and report.phase == "search":
+        if isinstance(report, tn.StepReport) and phase == "search":
             parts.append(f"radius {self._radius(report.progress):.2f}")
             if "operation" in report.spread:
                 parts.append(f"alive {report.spread['operation'].alive:4.0%}")
@@ -190,9 +198,6 @@ def _rounded(score: Score) -> dict[str, float]:
 
 def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``results.md``."""
-    data = _finite({**facts, "rows": [attrs.asdict(row) for row in rows]})
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    (out / "results.json").write_text(text, encoding="utf-8")
     sets = list(rows[0].sets)
     heads = ["network", "PSNR (dB)", "gain", "SSIM", *sets, "parameters", "MACs at 256x256"]
     lines = [_cells(heads), _cells(["---"] * len(heads))]
@@ -202,16 +207,22 @@ def write_table(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Non
         on_sets = [f"{row.sets[name]['psnr']:.2f}" for name in sets]
         scores = [f"{row.psnr:.2f}", gain, f"{row.ssim:.4f}", *on_sets]
         lines.append(_cells([row.name, *scores, f"{row.params:,}", macs]))
-    steps = facts["search_steps"], facts["train_steps"]
+    steps = f"{facts['search_steps']:,} steps of search and {facts['train_steps']:,} of training"
+    if facts["finetune_steps"]:
+        steps += f", {facts['finetune_steps']:,} of fine-tuning behind it"
+    target = facts["teacher"] or "the HR picture"
     lines += [
         "",
-        f"Recipe {facts['recipe']}, seed {facts['seed']}: {steps[0]:,} steps of search and "
-        f"{steps[1]:,} of training; target: {facts['teacher'] or 'the HR picture'}.",
+        f"Recipe {facts['recipe']}, seed {facts['seed']}: {steps}; target: {target}.",
         f"Held out: {_listed(facts['held_out'])}. Protocol: {rows[0].protocol}.",
         f"Path {facts['path']}{_convergence(facts)}.",
         "",
     ]
     (out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+    data = _finite({**facts, "rows": [attrs.asdict(row) for row in rows]})
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    with writing(out / "results.json") as aside:  # the last: it tells that a run is finished
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_timing(out: Path, timing: Mapping[str, Mapping[str, float]], device: str) -> None:
@@ -262,10 +273,12 @@ def write_pictures(
     genotype: tn.Genotype,
     model: nn.Module,
     held_out: Mapping[str, Tensor],
-    rows: Sequence[Row],
     scale: int,
 ) -> None:
-    """Draw the genotype, and put LR, bicubic, result and HR of one picture side by side."""
+    """Draw the genotype, and put LR, bicubic, result and HR of one picture side by side.
+
+    The PSNR under them is that of this picture, in the default protocol.
+    """
     drawing = tn.draw(genotype)
     try:
         drawing.render(out / "arch.svg")
@@ -279,12 +292,11 @@ def write_pictures(
     with torch.no_grad():
         result = to_uint8(model(to_unit(lr)[None].to(device))[0].cpu())
     enlarged = to_uint8(bicubic(scale)(to_unit(lr)[None])[0])
-    by_name = {row.name: row.psnr for row in rows}
     side_by_side(
         lr,
         enlarged,
         result,
         hr,
         labels=("LR", "bicubic", "trinas", "HR"),
-        psnrs=(None, by_name["bicubic"], by_name["trained"], None),
+        psnrs=(None, psnr(enlarged, hr, shave=scale), psnr(result, hr, shave=scale), None),
     ).save(out / "comparison.png")

@@ -118,15 +118,17 @@ class Run:
             "device": self.device.type,
             "teacher": targets and f"{targets.digest[:12]}, targets v{VERSION}",
             "features": features and _digest(Path(features).read_bytes()),
+            "compile": compile,
         }
         if state is not None:  # before thousands of pictures are read
             check_identity(state["identity"], self.identity, out)
         self.sets = self._sets(sets)
+        self.identity["sets"] = ", ".join(sorted(self.sets)) or None
         self.split = self._pictures(data, skip_bad)
         self.identity["pictures"] = f"{self.split} [{_digest(self.split.listing().encode())}]"
         self._prefetched = ExitStack()
         self.strategy = strategy_of(
-            recipe, self._search_batches(), self.loss, seed=seed, device=self.device
+            recipe, self._search_batches, self.loss, seed=seed, device=self.device
         )
         self.graph, self.search = self.strategy.graph, self.strategy.stage
         if compile and self.strategy.searched is not None:
@@ -235,7 +237,7 @@ class Run:
             if self.recipe.finetune:
                 if self.finetuning is None:
                     self.finetuning = self._new_finetuning(self.training.model)
-                self._keep(self.finetuning)
+                self._keep(self.finetuning, "finetune")
         return self._finish(genotype, self.training.model)
 
     def _begin(self) -> None:
@@ -277,7 +279,7 @@ class Run:
         assert config is not None
         return tn.Training(model, self.loss, batches, config)
 
-    def _keep(self, stage: Stage) -> None:
+    def _keep(self, stage: Stage, name: str | None = None) -> None:
         """Run a stage to its end; save at its end, now and then, and when asked to stop.
 
         After any other failure the last good checkpoint stays: what a failed step leaves is not
@@ -285,7 +287,7 @@ class Run:
         """
         with stopping_between_steps() as stop:
             self._weigh(stage)
-            for _ in self._progress.follow(stage):
+            for _ in self._progress.follow(stage, name):
                 self._weigh(stage)
                 stop.asked = stop.asked or time.monotonic() > self._end
                 if stop.asked:
@@ -322,10 +324,10 @@ class Run:
             sets = {folder: self._score(network, s) for folder, s in self.sets.items()}
             held_out = self._score(network, self.split.held_out)
             rows.append(Row.of(name, held_out, params, macs, sets))
-        # Before the results, which tell that a run is finished.
         write_timing(self.out, self._progress.timing, str(self.device))
+        write_pictures(self.out, genotype, model, self.split.held_out, self.recipe.scale)
+        # The last: it tells that a run is finished.
         write_table(self.out, rows, self._facts(genotype, derived))
-        write_pictures(self.out, genotype, model, self.split.held_out, rows, self.recipe.scale)
         print((self.out / "results.md").read_text(encoding="utf-8"))
         print(f"all in {self.out}")
         return rows
@@ -346,6 +348,7 @@ class Run:
             **self.strategy.facts(derived),
             "search_steps": self.strategy.steps,
             "train_steps": recipe.train.steps,
+            "finetune_steps": 0 if (tuned := recipe.finetuning()) is None else tuned.steps,
             "teacher": None if self.targets is None else self.targets.teacher.name,
             "torch": torch.__version__.split("+")[0],
             "device": str(self.device),

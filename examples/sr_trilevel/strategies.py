@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -150,13 +150,13 @@ Stage: TypeAlias = tn.Search | tn.RandomSearch | tn.Training | Nothing
 
 
 def strategy_of(
-    recipe: Recipe, halves: Halves, loss: SRLoss, *, seed: int, device: torch.device
+    recipe: Recipe, halves: Callable[[], Halves], loss: SRLoss, *, seed: int, device: torch.device
 ) -> Strategy:
     """The way of a recipe.
 
     Args:
         recipe: all settings.
-        halves: what a search sees.
+        halves: makes what a search sees, where there is one.
         loss: what it descends on.
         seed: of everything drawn.
         device: where everything is.
@@ -175,9 +175,9 @@ def strategy_of(
     gain = recipe.weight_gain
     amplify(net.weight_parameters(), gain)
     if recipe.strategy == "random":
-        search = tn.RandomSearch(net, loss, *halves, recipe.random_config(seed))
+        search = tn.RandomSearch(net, loss, *halves(), recipe.random_config(seed))
         return RandomStrategy(search, gain)
-    return GradientStrategy(tn.Search(net, loss, *halves, recipe.search_config(seed)), gain)
+    return GradientStrategy(tn.Search(net, loss, *halves(), recipe.search_config(seed)), gain)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.sr_trilevel.imaging import to_uint8, to_unit
+from examples.sr_trilevel.metrics import evaluating
 from trinas import errors
 
 _FAR = 128
@@ -106,9 +107,7 @@ def enlarged(
     height, width = lr.shape[-2:]
     result = torch.empty(3, height * scale, width * scale, dtype=torch.uint8)
     columns = cover(width, tile or width, overlap if tile else 0)
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         for down in cover(height, tile or height, overlap if tile else 0):
             for across in columns:
                 seen = to_unit(lr[None, :, down.seen, across.seen].to(device))
@@ -116,8 +115,6 @@ def enlarged(
                     output = to_uint8(network(seen)[0]).cpu()
                 part = output[:, down.inside(scale), across.inside(scale)]
                 result[:, down.given(scale), across.given(scale)] = part
-    finally:
-        network.train(was_training)
     return result
 
 

@@ -88,7 +88,7 @@ def test_the_time_left_is_that_of_the_steps_left(monkeypatch, capsys):
     list(progress().follow(reports(total=8)))
     lines = capsys.readouterr().out.splitlines()
     assert "1/8  left --:--" in lines[0], "one step tells nothing of the others"
-    assert "left 02:40" in lines[3], "four looks a step"
+    assert "left 02:00" in lines[3], "three looks a step"
     assert "left 00:00" in lines[-1]
 
 
@@ -198,6 +198,7 @@ def test_the_table(tmp_path):
         "recipe": "demo",
         "seed": 3,
         "search_steps": 1000,
+        "finetune_steps": 0,
         "train_steps": 20,
         "teacher": None,
         "held_out": list("abcdefg"),

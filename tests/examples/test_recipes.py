@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import attrs
 import pytest
 import torch
 
 import trinas as tn
+from examples.sr_trilevel.paper import paper_tables
 from examples.sr_trilevel.recipes import RECIPES, VARIANTS, Recipe, find_recipe, paper, smoke
 from examples.sr_trilevel.space import path_of
+from examples.sr_trilevel.strategies import graph_of
 
 every = pytest.mark.parametrize("name", RECIPES)
 
@@ -232,6 +235,33 @@ def test_finetuning_for_visual_quality():
     rates = [config.schedule(epoch / 1800) for epoch in (224, 225, 450, 900, 1350)]
     assert rates == [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
     assert paper().finetuning() is None
+
+
+@pytest.mark.parametrize("name", ["tiny/efficient+trellis", "paper/bilevel+efficient"])
+def test_todays_blocks_have_a_tree_of_paths(name):
+    with pytest.raises(
+        tn.errors.ConfigError, match=rf"has a tree of paths; got paths: .*; at {re.escape(name)}"
+    ):
+        find_recipe(name)
+
+
+@pytest.mark.parametrize("name", ["tiny/table9+trellis", "hour/softmax+bsrn_m"])
+def test_what_a_given_network_would_ignore(name):
+    with pytest.raises(tn.errors.ConfigError, match=r"without a search; got (paths|relaxation) be"):
+        find_recipe(name)
+    assert find_recipe("paper/table7+visual").finetune
+
+
+def test_every_row_of_the_paper_compiles_as_published():
+    """Recipes by several variants, which are named nowhere else."""
+    rows = [row for table in paper_tables().values() for row in table.rows]
+    names = {variant for row in rows for variant in row.variants}
+    assert "A+visual+bilevel+softmax" in names
+    for name in sorted(names):
+        recipe = find_recipe(f"smoke/{name}")
+        graph = graph_of(recipe, 16)
+        net = tn.compile_supernet(graph, recipe.relaxations())
+        assert net(torch.rand(1, 3, 16, 16)).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["tiny/softmax+gumbel", "tiny/A+efficient", "smoke/hinge+hinge"])

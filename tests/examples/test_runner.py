@@ -121,6 +121,7 @@ def test_for_visual_quality_pretraining_and_training_have_content_alone(features
         "pretrain",
         "search",
         "train",
+        "finetune",
     }
 
 

@@ -155,6 +155,29 @@ def test_checkpoints_of_other_plans_are_refused(name, value):
         make(attrs.evolve(CONFIG, **{name: value})).load_state_dict(state)
 
 
+def test_a_checkpoint_of_another_relaxation_is_refused():
+    state = make(relax=tn.relax.Softmax()).state_dict()
+    text = (
+        r"got relaxations \{.*'operation': 'Softmax'.*at a config of .*'operation': 'Sparsestmax'"
+    )
+
+    with pytest.raises(tn.errors.CheckpointError, match=text):
+        make().load_state_dict(state)
+
+
+def test_a_cost_that_is_switched_on_for_the_rest_has_its_weight():
+    before = make(attrs.evolve(CONFIG, cost=None))
+    before.advance()
+    search = make()
+    search.load_state_dict(before.state_dict())
+    assert search.cost_weight == CONFIG.cost.weight
+
+    search.cost_weight = 0.7  # adjusted meanwhile
+    again = make()
+    again.load_state_dict(search.state_dict())
+    assert again.cost_weight == 0.7
+
+
 def test_checkpoints_of_other_spaces_are_refused():
     state = make().state_dict()
     other = tn.compile_supernet(tn.lower(space(width=False), (1, 8, 8)))

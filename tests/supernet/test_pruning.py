@@ -8,6 +8,8 @@ from example_spaces import trilevel
 
 import trinas as tn
 
+SLOT = "network.layers.slot[1]"
+
 
 def slots(count=2):
     slot = dict(a=tn.conv_relu(3, 4), b=tn.conv_relu(1, 4), c=tn.resblock(4))
@@ -91,6 +93,33 @@ def test_a_full_state_does_not_load_into_a_pruned_supernet():
 
     with pytest.raises(tn.errors.CheckpointError, match=r"no place to load .*slot\[1\].*anew"):
         net.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.pop("network.layers.slot[1]/a/conv.weight"),
+        lambda state: state.update({"network.layers.slot[1]/a/conv.weight": torch.zeros(3)}),
+        lambda state: state.update(
+            {"network.layers.slot[1]/b/conv.weight": torch.zeros(4, 4, 1, 1)}
+        ),
+    ],
+)
+def test_a_pruned_state_that_does_not_fit_prunes_nothing(damage):
+    net, fresh = slots(), slots()
+    net.prune({"slot[1]": ["b"]})
+    state = dict(net.state_dict())
+    damage(state)
+    before = {name: value.clone() for name, value in fresh.network.state_dict().items()}
+
+    with pytest.raises(tn.errors.CheckpointError, match=r"what was left of it.*got 1 .*slot\[1\]"):
+        fresh.load_state_dict(state)
+    after = fresh.network.state_dict()
+    assert fresh.pruned == {}
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    fresh.load_state_dict(net.state_dict())
+    assert fresh.pruned == net.pruned
 
 
 def test_a_dropped_option_runs_no_more():

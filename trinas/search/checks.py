@@ -185,8 +185,14 @@ def own_randomness(seed: int, step: int, device: torch.device) -> Iterator[None]
         yield
 
 
-def require_keys(state: Any, keys: Collection[str], what: str) -> None:
+def require_keys(state: Any, keys: Collection[str], what: str, *, of: str) -> None:
     """Check that a checkpoint has the entries it needs.
+
+    Args:
+        state: the checkpoint.
+        keys: what it holds.
+        what: it is one of, for the message.
+        of: the class that gives such a state.
 
     Raises:
         CheckpointError: it is no dictionary, or lacks some.
@@ -197,7 +203,7 @@ def require_keys(state: Any, keys: Collection[str], what: str) -> None:
         raise CheckpointError(
             f"a checkpoint of a {what} holds all of its state",
             got=f"one without {', '.join(missing)}",
-            fix=f"Load what {what.capitalize()}.state_dict gave.",
+            fix=f"Load what {of}.state_dict gave.",
         )
 
 

@@ -204,8 +204,10 @@ class _Loader:
             return _whole(_each(self.batches(step), lambda tensor: tensor.to(self.device)))
         with torch.cuda.device(self.device):
             batch = self.batches(step)
-            # What the batches themselves put on the device is done before the event as well.
-            self.copies.wait_stream(torch.cuda.current_stream())
+            if any(tensor.is_cuda for tensor in _tensors(batch)):
+                # What the batches themselves put on the device is done before the event as well.
+                # Elsewhere nothing is waited for: steps are queued on that stream, too.
+                self.copies.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.copies):
                 return _whole(_each(batch, self._copied))
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trinas._core.errors import CheckpointError, TrinasError
@@ -45,7 +45,7 @@ from trinas.search.config import (
     _positive,
     _whole,
 )
-from trinas.search.stepping import adam, precision, set_rate
+from trinas.search.stepping import adam, descend, precision, set_rate
 from trinas.supernet import Supernet
 
 
@@ -220,7 +220,8 @@ class RandomSearch:
             ShapeError: a target of another shape than the prediction, or a loss that is
                 not one number.
             DivergenceError: a loss or a gradient that is not finite; nothing was updated
-                with it. On an accelerator a report says so when its loss is read.
+                with it. On an accelerator a report says so when its loss is read, behind
+                the update.
         """
         self._check_readiness()
         training = self.step < self.config.train_steps
@@ -261,10 +262,15 @@ class RandomSearch:
         self._optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # not where the network learns nothing
             loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._weights, config.clip)
-        require_finite(norm, "gradient of the weights", at=self._place())
-        self._optimiser.step()
-        return SampleReport("train", self.step + 1, self.total, genotype, lr, loss.detach())
+        unsound = descend(
+            self._optimiser,
+            self._weights,
+            clip=config.clip,
+            what="gradient of the weights",
+            at=self._place(),
+        )
+        told = loss.detach() + unsound
+        return SampleReport("train", self.step + 1, self.total, genotype, lr, told)
 
     def _drawn(self) -> Genotype:
         """The network of a training step."""
@@ -343,9 +349,10 @@ class RandomSearch:
 
         Raises:
             CheckpointError: it lacks entries, or was saved for another space or for
-                settings that draw or score otherwise.
+                settings that draw or score otherwise. Make the search anew then: part of
+                the state may be loaded.
         """
-        require_keys(state, ("net", "optimiser", "step", "scores", "plan"), "random search")
+        require_keys(state, _KEYS, "random search", of="RandomSearch")
         require_plan(state["plan"], _plan(self.config), "random search", free="rates and clip")
         scores = state["scores"]
         done = max(0, state["step"] - self.config.train_steps)
@@ -360,6 +367,9 @@ class RandomSearch:
         load_part(self._optimiser, state["optimiser"], "optimiser")
         self.step = state["step"]
         self._scores = list(scores.to(self._device).unbind())
+
+
+_KEYS = ("net", "optimiser", "step", "scores", "plan")
 
 
 def _check_parts(net: Supernet, config: object) -> None:

@@ -27,7 +27,6 @@ from trinas.search.checks import (
     loss_of,
     own_randomness,
     plain_dtype,
-    require_finite,
     require_keys,
     require_own_weights,
     require_plan,
@@ -38,7 +37,7 @@ from trinas.search.config import Batches, ConfigError, Loss, SearchConfig
 from trinas.search.cost_term import CostTerm
 from trinas.search.patience import Patience
 from trinas.search.report import StepReport, spreads
-from trinas.search.stepping import adam, forget, precision, set_rate
+from trinas.search.stepping import adam, descend, forget, precision, set_rate
 from trinas.supernet import Mixture, Supernet, Widths
 
 Batch: TypeAlias = tuple[Tensor, Any]
@@ -114,7 +113,8 @@ class Search:
             ShapeError: a target of another shape than the prediction, or a loss that is
                 not one number.
             DivergenceError: a loss or a gradient that is not finite; nothing was updated
-                with it. On an accelerator a report says so when its loss is read.
+                with it. On an accelerator a report says so when its loss is read, behind
+                the update.
             RelaxationError: logits that are not finite.
         """
         self._check_readiness()
@@ -212,10 +212,14 @@ class Search:
             self._backward(batch, mixture.with_widths(widths, rng=self._rng), widths)
             for widths in passes
         ]
-        norm = nn.utils.clip_grad_norm_(self._weights, self.config.clip)
-        require_finite(norm, "gradient of the weights", at=self._place())
-        self._weight_optimiser.step()
-        return torch.stack(losses).sum()
+        unsound = descend(
+            self._weight_optimiser,
+            self._weights,
+            clip=self.config.clip,
+            what="gradient of the weights",
+            at=self._place(),
+        )
+        return torch.stack(losses).sum() + unsound
 
     def _backward(
         self, batch: Batch, mixture: Mixture, widths: str, inputs: list[Tensor] | None = None
@@ -263,10 +267,14 @@ class Search:
         if config.order_penalty:
             outer = outer + config.order_penalty * self._order_term()
         outer.backward()
-        norm = nn.utils.clip_grad_norm_(self._arch, config.clip)
-        require_finite(norm, "gradient of the architecture", at=self._place())
-        self._arch_optimiser.step()
-        return loss, None if cost is None else cost.detach()
+        unsound = descend(
+            self._arch_optimiser,
+            self._arch,
+            clip=config.clip,
+            what="gradient of the architecture",
+            at=self._place(),
+        )
+        return loss + unsound, None if cost is None else cost.detach()
 
     def unrolled_loss(
         self, train: Batch, valid: Batch, passes: Sequence[Mixture], rate: float
@@ -341,25 +349,28 @@ class Search:
             "weight_optimiser": self._weight_optimiser.state_dict(),
             "arch_optimiser": self._arch_optimiser.state_dict(),
             "step": self.step,
-            "cost_weight": self.cost_weight,
+            "cost_weight": None if self._cost is None else self.cost_weight,
             "generator": self._generator.get_state(),
             "rng": as_lists(self._rng.getstate()),
             "idle": [] if self._patience is None else list(self._patience.counts),
-            "plan": _plan(self.config),
+            "plan": _plan(self.config, self.net),
             "device": self._device.type,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint, with the learning rates of this search's config.
 
+        The weight of the cost is the one saved, which `CostControl` had been adjusting.
+
         Raises:
             CheckpointError: it lacks entries, or was saved for another space, under other
-                steps, passes, order, seed or precision, or on another kind of device.
+                steps, passes, order, relaxations, seed or precision, or on another kind of
+                device. Make the search anew then: part of the state may be loaded.
         """
-        require_keys(state, _KEYS, "search")
+        require_keys(state, _KEYS, "search", of="Search")
         require_plan(
             state["plan"],
-            _plan(self.config),
+            _plan(self.config, self.net),
             "search",
             free="rates, schedule, clip, cost, order penalty and prune_after",
         )
@@ -381,7 +392,8 @@ class Search:
         if self._patience is not None and state["idle"]:
             self._patience.counts = list(state["idle"])
         self.step = state["step"]
-        self.cost_weight = state["cost_weight"]
+        if self._cost is not None and state["cost_weight"] is not None:
+            self.cost_weight = state["cost_weight"]
         self._generator.set_state(state["generator"].cpu())
         self._rng.setstate(as_tuples(state["rng"]))
 
@@ -400,9 +412,12 @@ _KEYS = (
 )
 
 
-def _plan(config: SearchConfig) -> dict[str, Any]:
+def _plan(config: SearchConfig, net: Supernet) -> dict[str, Any]:
     """The settings that decide what steps there are and what they draw, as plain values."""
     return {
+        "relaxations": {
+            kind: type(relaxation).__name__ for kind, relaxation in net.architecture.relax.items()
+        },
         "pretrain_steps": config.pretrain_steps,
         "search_steps": config.search_steps,
         "pretrain_passes": list(config.pretrain_passes),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from trinas.search.checks import require_finite
 
 
 def adam(
@@ -29,6 +31,39 @@ def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Go on with this learning rate."""
     for group in optimiser.param_groups:
         group["lr"] = lr
+
+
+def descend(
+    optimiser: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    *,
+    clip: float | None,
+    what: str,
+    at: str,
+) -> Tensor | float:
+    """One step along the gradients, clipped.
+
+    Args:
+        optimiser: of `parameters`.
+        parameters: those whose gradients are clipped together.
+        clip: their largest norm, or None.
+        what: the gradients' name in a message.
+        at: phase and step.
+
+    Returns:
+        Zero, or NaN where the gradients are not finite: added to a loss it makes a report tell,
+        where a device has steps queued and nobody looks at a norm.
+
+    Raises:
+        DivergenceError: the norm is not finite, on the CPU, before anything moves.
+    """
+    unsound: Tensor | float = 0.0
+    if clip is not None:
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+        require_finite(norm, what, at=at)
+        unsound = 0.0 * norm
+    optimiser.step()
+    return unsound
 
 
 def precision(x: Tensor, dtype: torch.dtype | None) -> torch.autocast:

@@ -13,14 +13,13 @@ from trinas.search.checks import (
     loss_of,
     own_randomness,
     plain_dtype,
-    require_finite,
     require_keys,
     require_plan,
     take_batch,
 )
 from trinas.search.config import Batches, ConfigError, Loss, TrainConfig
 from trinas.search.report import StepReport
-from trinas.search.stepping import adam, precision, set_rate
+from trinas.search.stepping import adam, descend, precision, set_rate
 
 
 class Training:
@@ -74,7 +73,8 @@ class Training:
             ShapeError: a target of another shape than the prediction, or a loss that is
                 not one number.
             DivergenceError: a loss or a gradient that is not finite; nothing was updated
-                with it. On an accelerator the report says so when its loss is read.
+                with it. On an accelerator the report says so when its loss is read, behind
+                the update.
         """
         config = self.config
         if self.step >= config.steps:
@@ -105,11 +105,8 @@ class Training:
             loss = loss_of(self.loss, self.model(x), y, at=at)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if config.clip is not None:
-            norm = nn.utils.clip_grad_norm_(self._weights, config.clip)
-            require_finite(norm, "gradient", at=at)
-        self._optimiser.step()
-        return loss.detach()
+        unsound = descend(self._optimiser, self._weights, clip=config.clip, what="gradient", at=at)
+        return loss.detach() + unsound
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""
@@ -125,13 +122,17 @@ class Training:
 
         Raises:
             CheckpointError: it lacks entries, does not fit the model, or was saved under
-                another number of steps, seed or precision.
+                another number of steps, seed or precision. Make the training anew then:
+                part of the state may be loaded.
         """
-        require_keys(state, ("model", "optimiser", "step", "plan"), "training")
+        require_keys(state, _KEYS, "training", of="Training")
         require_plan(state["plan"], _plan(self.config), "training", free="rate, schedule and clip")
         load_part(self.model, state["model"], "model")
         load_part(self._optimiser, state["optimiser"], "optimiser")
         self.step = state["step"]
+
+
+_KEYS = ("model", "optimiser", "step", "plan")
 
 
 def _plan(config: TrainConfig) -> dict[str, Any]:

@@ -38,10 +38,14 @@ class Layers(nn.Module):
         """File a module under a path."""
         self.add_module(_module_name(key), module)
 
+    def all_but(self, keys: Collection[str]) -> list[str]:
+        """Names of the other modules."""
+        kept = {_module_name(key) for key in keys}
+        return [name for name in self._modules if name not in kept]
+
     def drop_all_but(self, keys: Collection[str]) -> list[nn.Parameter]:
         """Remove the other modules; their parameters are returned."""
-        kept = {_module_name(key) for key in keys}
-        gone = [name for name in self._modules if name not in kept]
+        gone = self.all_but(keys)
         parameters = [p for name in gone for p in self.get_submodule(name).parameters()]
         for name in gone:
             delattr(self, name)
@@ -192,6 +196,11 @@ class Network(nn.Module):
         if slices is None or not slices.hold_for(widths, device):
             slices = self._slices = Slices(self.widths, widths, device)
         return slices
+
+    def gone(self, left: bytes) -> list[str]:
+        """Beginnings of the names of all parameters that `keep` would remove."""
+        kept = self.plan.runnable(left)
+        return [f"layers.{name}." for name in self.layers.all_but(kept)]
 
     def keep(self, left: bytes) -> list[nn.Parameter]:
         """Remove what can no longer run; see `Supernet.prune`."""

@@ -147,6 +147,10 @@ def _anywhere(operation: Operation | None) -> Operation | None:
     return bound
 
 
+def _keys(order: Order) -> set[str]:
+    return {live.step.key for live in order.lives}
+
+
 class Order:
     """What one pass runs, in order: steps one by one, or gathered in blocks.
 
@@ -379,6 +383,10 @@ class Plan:
             self._orders.popitem(last=False)
         return order
 
+    def runnable(self, left: bytes) -> set[str]:
+        """Keys of the modules that can run with these options left (one byte a slot)."""
+        return _keys(self._narrow(left, add_zeros=True))
+
     def keep(self, left: bytes) -> set[str]:
         """Forget the options that are not `left` (one byte a slot).
 
@@ -388,7 +396,7 @@ class Plan:
         self._left = left
         self._full = self._narrow(left, add_zeros=True)
         self._orders.clear()
-        return {live.step.key for live in self._full.lives}
+        return _keys(self._full)
 
     def _check_left(self, alive: bytes) -> None:
         if self._left is None:

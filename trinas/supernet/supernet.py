@@ -251,7 +251,8 @@ class Supernet(nn.Module):
 
         Raises:
             CheckpointError: the state of another space, or of a supernet with options that
-                were pruned here.
+                were pruned here; or of one that was pruned, with parameters missing, too many or
+                of other shapes. Nothing is pruned then.
         """
         extra = state_dict.get("_extra_state")
         if isinstance(extra, dict) and extra.get("space") == self.graph.digest:
@@ -265,8 +266,32 @@ class Supernet(nn.Module):
                     at=path,
                     fix="Compile the supernet anew, then load.",
                 )
+            if strict and any(saved.values()):
+                self._check_pruned(state_dict, saved)
             self.prune(saved)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _check_pruned(
+        self, state: Mapping[str, Any], saved: Mapping[str, Iterable[Option]]
+    ) -> None:
+        """Check a state against what pruning would leave, before anything is lost to it."""
+        left = bytearray(self._left)
+        for slot in slots_of(self.graph, saved, self.pruned):
+            left[slot] = 0
+        gone = tuple(f"network.{name}" for name in self.network.gone(bytes(left)))
+        own = {name: v for name, v in self.state_dict().items() if not name.startswith(gone)}
+        wrong = [name for name in own.keys() ^ state.keys()]
+        wrong += [
+            name
+            for name in own.keys() & state.keys()
+            if isinstance(own[name], Tensor) and own[name].shape != getattr(state[name], "shape", 0)
+        ]
+        if wrong:
+            raise CheckpointError(
+                "the state of a pruned supernet holds what was left of it, in its shapes",
+                got=f"{len(wrong)} missing, too many or of another shape, as {min(wrong)}",
+                fix="Load what Supernet.state_dict gave, into a supernet of the same settings.",
+            )
 
     def get_extra_state(self) -> dict[str, Any]:
         """Progress, what was pruned, and which space this is, for the state dict."""
