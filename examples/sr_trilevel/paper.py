@@ -20,7 +20,7 @@ from examples.sr_trilevel.teachers import RRDBNet
 _OPTIONS = {
     "tiny": "--data T91 --skip-bad --sets Set5 Set14",
     "cores": "--data PHOTO2K --teacher net_g_BSRN_x4.pth --sets Set5 Set14",
-    "hour": "--data DF2K --sets Set5 Set14",
+    "hour": "--data photos.zip --teacher net_g_BSRN_x4.pth --sets Set5 Set14",
 }
 
 

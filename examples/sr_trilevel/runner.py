@@ -269,7 +269,7 @@ class Run:
         model = self.strategy.network(genotype, inherit=recipe.inherit)
         if self.options["compile"]:
             model.compile()
-        return tn.Training(model, SRLoss(LossWeights()), batches, recipe.train)
+        return tn.Training(model, SRLoss(LossWeights()), batches, recipe.training())
 
     def _new_finetuning(self, model: nn.Module) -> tn.Training:
         recipe = self.recipe

@@ -17,6 +17,7 @@ from examples.sr_trilevel.evaluate import PROTOCOLS, main
 from examples.sr_trilevel.imaging import bicubic, read_folder
 from examples.sr_trilevel.metrics import Protocol, score
 from examples.sr_trilevel.networks import load_network
+from examples.sr_trilevel.study import RESULTS
 from examples.sr_trilevel.teachers import BSRN
 
 
@@ -133,6 +134,22 @@ def test_the_flags(capsys):
     flags = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
     assert flags == {"--help", "--sets", "--protocol", "--json", "--skip-bad", "--device"}
+
+
+@pytest.mark.parametrize(
+    ("file", "protocol", "expected"),
+    [
+        ("bicubic.json", "PSNR on Y (BT.601 studio range, float)", (28.43, 26.09)),
+        ("luma/bicubic.json", "LR by MATLAB bicubic of uint8 Y", (28.42, 26.00)),
+        ("net_g_BSRN_x4.json", "PSNR on Y (BT.601 studio range, float)", (32.35, 28.74)),
+    ],
+)
+def test_scores_that_were_put_down_are_those_of_the_field(file, protocol, expected):
+    """Where no pictures are at hand to take them again."""
+    sets = json.loads((RESULTS.with_name("evaluate") / file).read_text())["sets"]
+    assert [entry["name"] for entry in sets] == ["Set5", "Set14"]
+    assert [entry["psnr"] for entry in sets] == [pytest.approx(e, abs=0.0051) for e in expected]
+    assert all(protocol in entry["protocol"] for entry in sets)
 
 
 @pytest.mark.skipif(

@@ -226,6 +226,15 @@ def test_variants_can_be_combined():
     assert recipe.loss.perceptual > 0
 
 
+def test_the_rate_of_training_is_that_of_the_size_and_of_the_network():
+    assert find_recipe("hour/table9").training() == find_recipe("hour").train
+    bsrn = find_recipe("hour/bsrn_m+visual")
+    assert bsrn.training() == attrs.evolve(bsrn.train, lr=3 * bsrn.train.lr)
+    tuned = bsrn.finetuning()
+    assert tuned is not None
+    assert tuned.lr == bsrn.training().lr
+
+
 def test_finetuning_for_visual_quality():
     """Appendix A.2: 1800 epochs after the 900, halved at 225, 450, 900 and 1350."""
     config = find_recipe("paper/visual").finetuning()
