@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import torch
 
+import trinas
 from examples.sr_trilevel.checkpoint import terminating_as_interrupt
 from trinas import errors
 
@@ -56,6 +60,21 @@ def ending(
         print(f"\n{interrupted()}", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """When and where something is computed, as results want to tell.
+
+    >>> sorted(environment(torch.device("cpu")))
+    ['date', 'hardware', 'torch', 'trinas']
+    """
+    here = f"{os.cpu_count()} CPU cores, {platform.machine()}"
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else here,
+        "torch": torch.__version__.split("+")[0],
+        "trinas": trinas.__version__,
+    }
 
 
 def device_named(name: str | None) -> torch.device:

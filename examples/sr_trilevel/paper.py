@@ -38,6 +38,7 @@ class PaperRow:
         architecture: of `paper_architectures`, or RRDBNet: a network that can be counted.
         weights: published file of the network.
         note: why there is nothing of ours.
+        type: how it was found, as the table says: by hand, or by a search of so many levels.
     """
 
     label: str
@@ -49,6 +50,7 @@ class PaperRow:
     architecture: str | None = None
     weights: str | None = None
     note: str | None = None
+    type: str | None = None
 
 
 @attrs.frozen(kw_only=True)

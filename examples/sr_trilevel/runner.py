@@ -23,7 +23,7 @@ from examples.sr_trilevel.checkpoint import (
     set_aside,
     stopping_between_steps,
 )
-from examples.sr_trilevel.command import device_named
+from examples.sr_trilevel.command import device_named, environment
 from examples.sr_trilevel.data import (
     Patches,
     Split,
@@ -244,7 +244,11 @@ class Run:
         aside = set_aside(self.out, FILES)
         if aside is not None:
             print(f"what an earlier run left is in {aside}")
-        settings = {**self.options, "recipe": json.loads(self.recipe.to_json())}
+        settings = {
+            **self.options,
+            "environment": environment(self.device),
+            "recipe": json.loads(self.recipe.to_json()),
+        }
         (self.out / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
     def _greet(self) -> None:
@@ -310,10 +314,10 @@ class Run:
     def _finish(self, genotype: tn.Genotype, model: nn.Module) -> list[Row]:
         # Costs are quoted for this input in the field, whatever the patches.
         cost = tn.cost.count(graph_of(self.recipe, 256), dict(genotype))
-        mixture = self.strategy.mixture
+        mixture, searched = self.strategy.mixture, self.strategy.searched
         stages: list[tuple[str, nn.Module | None, int, int | None]] = [("bicubic", None, 0, None)]
-        if mixture is not None:
-            weights = sum(p.numel() for p in mixture.weight_parameters())
+        if mixture is not None and searched is not None:
+            weights = sum(p.numel() for p in searched.weight_parameters())
             stages.append(("supernet", mixture, weights, None))
         derived = self.strategy.network(genotype, inherit=True)
         if self.strategy.steps:

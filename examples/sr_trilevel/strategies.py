@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import trinas as tn
 from examples.sr_trilevel.efficient import REFERENCES, efficient_reference
@@ -38,13 +38,39 @@ class _Searched:
         return network.to(self.net.architecture.device)
 
 
+class Drawn(nn.Module):
+    """A supernet as stochastic relaxations train it: every pass runs a network drawn anew.
+
+    Args:
+        net: the supernet.
+        seed: of the draws.
+    """
+
+    def __init__(self, net: tn.Supernet, seed: int) -> None:
+        super().__init__()
+        self.net = net
+        self._generator = torch.Generator(net.architecture.device).manual_seed(seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge by one draw of operations, path and widths."""
+        architecture = self.net.architecture
+        before = architecture.training
+        architecture.train()  # elsewhere a draw is the likeliest option
+        mixture = self.net.mixture(generator=self._generator)
+        architecture.train(before)
+        return self.net(x, at=mixture)
+
+
 class GradientStrategy(_Searched):
     """The search of the paper."""
 
     def __init__(self, search: tn.Search, gain: float) -> None:
         self.stage = search
         self.gain = gain
-        self.net = self.searched = self.mixture = search.net
+        self.net = self.searched = search.net
+        relaxations = search.net.architecture.relax
+        drawn = any(relaxations[kind].stochastic for kind in ("operation", "path"))
+        self.mixture: nn.Module = Drawn(search.net, search.config.seed) if drawn else search.net
         self.graph = search.net.graph
         self.steps = search.config.total_steps
 

@@ -14,23 +14,26 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
 import trinas as tn
 from examples.sr_trilevel.checkpoint import CHECKPOINT
-from examples.sr_trilevel.command import INTERRUPTED, ending, parser_of
+from examples.sr_trilevel.command import (
+    INTERRUPTED,
+    device_named,
+    ending,
+    environment,
+    parser_of,
+)
 from examples.sr_trilevel.recipes import VARIANTS, find_recipe
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "study"
@@ -117,7 +120,7 @@ def _go(options: argparse.Namespace) -> None:
                 for child in list(now.running):
                     child.terminate()  # leaves a checkpoint to go on from
                 raise
-            record = {**_facts(options, recipe), "runs": []}
+            record = {**_facts(options, recipe, jobs[recipe]), "runs": []}
             for job, took in zip(jobs[recipe], seconds):
                 record["runs"].append({"seconds": took, **_told(job.folder)})
             path = results / f"{_file(recipe)}.json"
@@ -191,7 +194,11 @@ def _go_on(job: Job, options: argparse.Namespace, now: _Now) -> float:
     surroundings = {**os.environ, **(one if options.jobs > 1 else {})}
     started = time.monotonic()
     with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=surroundings)
+        # In a session of its own, Ctrl-C does not reach it: it is asked to stop once, by us. A
+        # second time would mean at once.
+        child = subprocess.Popen(
+            command, stdout=log, stderr=log, env=surroundings, start_new_session=True
+        )
         now.running.add(child)
         status = child.wait()
         now.running.discard(child)
@@ -270,8 +277,8 @@ def _told(folder: Path) -> dict[str, Any]:
     }
 
 
-def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
-    """Where the numbers come from; of folders their names alone."""
+def _facts(options: argparse.Namespace, recipe: str, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Where the numbers come from: the command, of folders their names alone, and what runs say."""
     given = [f"--seeds {' '.join(map(str, options.seeds))}"]
     for name in ("data", "teacher", "teacher_cache", "features", "device"):
         value = getattr(options, name)
@@ -280,15 +287,12 @@ def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
     given += ["--skip-bad"] if options.skip_bad else []
     given += ["--compile"] if options.compile else []
     given += [f"--jobs {options.jobs}"] if options.jobs > 1 else []
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "recipe": recipe,
-        "command": f"python -m examples.sr_trilevel.study {recipe} {' '.join(given)}",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "hardware": gpu or f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "torch": torch.__version__.split("+")[0],
-        "trinas": tn.__version__,
-    }
+    # Runs of earlier versions do not say it.
+    now = environment(device_named(options.device))
+    told = [_read(job.folder / "config.json").get("environment", now) for job in jobs]
+    places = {key: ", ".join(dict.fromkeys(one[key] for one in told)) for key in now}
+    line = f"python -m examples.sr_trilevel.study {recipe} {' '.join(given)}"
+    return {"recipe": recipe, "command": line, **places}
 
 
 # -- what runs say together ----------------------------------------------------------------

@@ -22,7 +22,7 @@ from examples.sr_trilevel.metrics import score
 from examples.sr_trilevel.pack import Packing, pack
 from examples.sr_trilevel.recipes import find_recipe
 from examples.sr_trilevel.runner import Run
-from examples.sr_trilevel.strategies import GradientStrategy
+from examples.sr_trilevel.strategies import Drawn, GradientStrategy
 from examples.sr_trilevel.teachers import BSRN
 
 
@@ -96,6 +96,27 @@ def test_softmax_ends_far_from_one_network_and_sparsestmax_in_one(tmp_path):
     assert min(facts["softmax"]["entropy"].values()) > 0.9
     assert facts["softmax"]["supernet_minus_derived"] > 0
     assert facts["lambda-0.1"]["entropy"] == {"alpha": 0.0, "beta": 0.0}
+
+
+def test_a_stochastic_supernet_is_scored_as_it_is_trained(tmp_path, monkeypatch):
+    """By draws: its likeliest options are the derived network, whose gap tells nothing."""
+    Run(short("gumbel"), out=tmp_path / "run").go()
+    rows = {row["name"]: row["psnr"] for row in results(tmp_path / "run")["rows"]}
+    assert rows["supernet"] != rows["derived"]
+
+    graph = tn.lower(tn.choice(a=tn.conv(3, 1), b=tn.conv(1, 1), name="slot"), (1, 8, 8))
+    net = tn.compile_supernet(graph, tn.relax.GumbelSoftmax()).eval()
+    with torch.no_grad():
+        net.logits("slot").copy_(torch.tensor([0.0, 1.0]))  # odds of 0.27 and 0.73
+    drawn, x = Drawn(net, seed=0), torch.rand(1, 1, 8, 8)
+    either = [net(x, at=tn.Genotype.of(graph, {"slot": name})) for name in "ab"]
+    outputs = [drawn(x) for _ in range(400)]
+    counts = [sum(torch.equal(one, output) for output in outputs) for one in either]
+    assert sum(counts) == 400
+    assert abs(counts[1] / 400 - 0.731) < 0.07, "three standard deviations"
+    assert not net.architecture.training
+    again = Drawn(net, seed=0)
+    assert all(torch.equal(again(x), output) for output in outputs[:20])
 
 
 def test_for_visual_quality_pretraining_and_training_have_content_alone(features, tmp_path):

@@ -37,7 +37,7 @@ def runs(monkeypatch):
             return run_main(self._command)
 
     # Graphviz is called by way of subprocess, too.
-    monkeypatch.setattr(study, "subprocess", SimpleNamespace(Popen=Child, STDOUT=None))
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(Popen=Child))
     return called
 
 
@@ -132,6 +132,23 @@ def test_runs_of_versions_that_took_no_times_still_tell(runs, tmp_path):
     assert main(command) == 0
     (run,) = load_results(tmp_path / "results")["smoke/trellis"]["runs"]
     assert "timing" not in run
+
+
+def test_date_and_machine_are_those_of_the_runs_and_not_of_the_writing(runs, tmp_path):
+    command = ["smoke/trellis", "--seeds", "0", "1", "--out", str(tmp_path / "runs")]
+    command += ["--results", str(tmp_path / "results")]
+    assert main(command) == 0
+    config = tmp_path / "runs" / "smoke-trellis" / "0" / "config.json"
+    facts = json.loads(config.read_text())
+    earlier = {**facts["environment"], "date": "2001-02-03", "hardware": "an abacus"}
+    config.write_text(json.dumps({**facts, "environment": earlier}))
+    assert main(command) == 0
+
+    record = load_results(tmp_path / "results")["smoke/trellis"]
+    now = facts["environment"]
+    assert record["date"] == f"2001-02-03, {now['date']}"
+    assert record["hardware"] == f"an abacus, {now['hardware']}"
+    assert record["torch"] == now["torch"]
 
 
 def test_a_size_stands_for_all_its_variants():
