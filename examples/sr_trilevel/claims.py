@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
+from scipy.stats import t as student
 
-from examples.sr_trilevel.recipes import find_recipe
+from examples.sr_trilevel.records import (
+    RESULTS,
+    Mean,
+    Record,
+    entropy,
+    gap,
+    length,
+    load_results,
+    paths_of,
+    recipe_of,
+    scores,
+)
 from examples.sr_trilevel.sheets import Sheet
-from examples.sr_trilevel.study import RESULTS, Mean, entropy, gap, length, load_results, scores
-
-Record: TypeAlias = Mapping[str, Any]
 
 SIZES = ("paper", "hour", "cores", "tiny")
 """Sizes that results are looked for in, the better first."""
@@ -189,7 +200,7 @@ class Claim:
         source: who makes it.
         measure: of `MEASURES`.
         variant: that has less or more.
-        than: less or more, than which other variant.
+        than: less, more or no less, than which other variant.
     """
 
     words: str
@@ -205,13 +216,16 @@ def _sparse(measure: str, words: str) -> list[Claim]:
     return [Claim(words, source, measure, "lambda-0.1", ("less", other)) for other in others]
 
 
+TOLERANCE = 0.1
+"""What in dB is no loss: about what separates two seeds."""
+
 _OURS = "a question of ours"
 _METHOD = "lambda-0.1"
 _SCORES = ("PSNR, dB", "PSNR of held-out pictures, dB")
 _SMALLER_AND_AS_GOOD = (
     ("finds smaller networks", "parameters, thousands", "less"),
     ("finds cheaper networks", "multiply-adds, G", "less"),
-    *(("loses no PSNR", measure, "more") for measure in _SCORES),
+    *(("loses no PSNR", measure, "no less") for measure in _SCORES),
 )
 
 CLAIMS: tuple[Claim, ...] = (
@@ -280,49 +294,72 @@ CLAIMS: tuple[Claim, ...] = (
 """What the paper says about its method, and what a reader asks next, as comparisons."""
 
 
-def verdict(difference: Mean, margin: float | None, direction: str) -> str:
+def verdict(difference: float, margin: float | None, direction: str) -> str:
     """What a difference of means says about a claim.
 
     Args:
-        difference: its mean is that of the first variant minus that of the second.
-        margin: up to which a difference says nothing; None where there is one run alone.
-        direction: ``less`` or ``more``, as claimed.
+        difference: of the first variant from the second.
+        margin: half the width of its interval; None where there is one run alone.
+        direction: ``less``, ``more``, or ``no less``, which allows for `TOLERANCE`, as claimed.
 
-    >>> verdict(Mean(-0.5, None), 0.1, "less"), verdict(Mean(-0.5, None), 0.1, "more")
-    ('holds', 'does not hold')
-    >>> verdict(Mean(-0.5, None), 0.6, "less"), verdict(Mean(-0.5, None), None, "less")
-    ('within the spread', 'one run: no verdict')
+    >>> verdict(-0.5, 0.1, "less"), verdict(-0.5, 0.1, "more"), verdict(-0.5, 0.6, "less")
+    ('holds', 'does not hold', 'open')
+    >>> verdict(-0.05, 0.02, "no less"), verdict(-0.5, None, "less")
+    ('holds', 'one run: no verdict')
     """
     if margin is None:
         return "one run: no verdict"
-    if abs(difference.mean) <= margin:
-        return "within the spread"
-    return "holds" if (difference.mean < 0) == (direction == "less") else "does not hold"
+    sign = -1 if direction == "less" else 1
+    least = -TOLERANCE if direction == "no less" else 0.0
+    if sign * difference - margin > least:
+        return "holds"
+    return "does not hold" if sign * difference + margin < least else "open"
+
+
+def interval(first: Sequence[float], second: Sequence[float], *, pairs: bool) -> float | None:
+    """Half the width of the 95 % confidence interval of a difference of means.
+
+    Args:
+        first: one number for every run.
+        second: the same of the other variant.
+        pairs: the two are of the same networks, one by one: Student's interval of their
+            differences. Else Welch's, which takes no two spreads for equal.
+
+    Returns:
+        None where a variant has one run alone.
+
+    >>> interval([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], pairs=True)
+    0.0
+    >>> round(interval([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], pairs=False), 2)
+    2.27
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    samples = [[a - b for a, b in zip(first, second)]] if pairs else [first, second]
+    squares = [statistics.variance(sample) / len(sample) for sample in samples]
+    total = sum(squares)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(s**2 / (len(x) - 1) for s, x in zip(squares, samples))
+    return float(student.ppf(0.975, freedom)) * math.sqrt(total)
 
 
 def compared(claim: Claim, one: Record, other: Record) -> tuple[str, str, str, str] | None:
     """Number of the first, of the second, their difference, and the verdict; None without numbers.
 
-    Where every run of the one has a run of the other with the same seed and the same network, the
-    differences of these pairs are what spreads. Elsewhere it is both variants: a difference has
-    to exceed the sum of the two standard deviations.
+    Runs that trained the same networks from the same seeds are compared in pairs.
     """
     measure = MEASURES[claim.measure]
     first, second = measure(one), measure(other)
     if first is None or second is None:
         return None
-    means, suffix = (Mean.of(first), Mean.of(second)), ""
-    if _same_networks(one, other):
-        difference, suffix = Mean.of([a - b for a, b in zip(first, second)]), " (in pairs)"
-        margin = difference.spread
-    else:
-        difference = Mean(means[0].mean - means[1].mean, None)
-        spreads = [mean.spread for mean in means]
-        margin = None if None in spreads else sum(s for s in spreads if s is not None)
+    means = Mean.of(first), Mean.of(second)
+    difference = means[0].mean - means[1].mean
+    pairs = _same_networks(one, other)
+    margin = interval(first, second, pairs=pairs)
+    shown = f"{difference:+.2f}" + ("" if margin is None else f" ± {margin:.2f}")
     said = verdict(difference, margin, claim.than[0])
-    shown = f"{difference.mean:+.2f}"
-    shown += f" ± {difference.spread:.2f}{suffix}" if difference.spread is not None else suffix
-    return str(means[0]), str(means[1]), shown, said
+    return str(means[0]), str(means[1]), shown + " (in pairs)" * pairs, said
 
 
 def _same_networks(one: Record, other: Record) -> bool:
@@ -348,10 +385,11 @@ def claims_sheet(results: Results) -> Sheet:
         head=("claim", "whose", "as numbers", "size", "first", "second", "difference", "verdict"),
         rows=rows,
         notes=(
-            "Mean ± standard deviation over the seeds. The verdict is computed: within the spread "
-            "is a difference of at most the sum of the two standard deviations; where both "
-            "variants trained the same networks (in pairs), of at most the standard deviation of "
-            "the differences.",
+            "First and second: mean ± standard deviation over the seeds. Difference: with its 95 % "
+            "confidence interval, Welch's, or Student's where both variants trained the same "
+            "networks (in pairs). A claim holds where the interval is on its side, is open where "
+            "the interval reaches over, and of so many claims one in twenty would fall on a side "
+            f"by chance. No less in dB allows for {TOLERANCE:g}.",
             "Entropy is a share of the largest there can be; the gap is the PSNR that the derived "
             "network loses of the supernet's; PSNR is that on the first set of pictures, unless it "
             "says held-out pictures.",
@@ -414,7 +452,7 @@ def operations_of(record: Record) -> str:
 
 def of_budget(record: Record) -> Mean | None:
     """Multiply-adds of the networks as a share of what the search aimed at; None without one."""
-    recipe = find_recipe(record["recipe"])
+    recipe = recipe_of(record)
     budget = None if recipe.network is not None else recipe.budget()
     if budget is None:
         return None
@@ -431,17 +469,6 @@ def scaled(mean: Mean, unit: float, decimals: int) -> str:
     """
     spread = "" if mean.spread is None else f" ± {mean.spread / unit:.{decimals}f}"
     return f"{mean.mean / unit:.{decimals}f}{spread}"
-
-
-def paths_of(record: Record) -> str:
-    """The paths that were found, with how often where more than once.
-
-    >>> paths_of({"runs": [{"path": "a-b"}, {"path": "a"}, {"path": "a-b"}]})
-    'a-b (2), a'
-    """
-    paths = [run["path"] for run in record["runs"]]
-    counts = {path: paths.count(path) for path in paths}
-    return ", ".join(path if n == 1 else f"{path} ({n})" for path, n in counts.items())
 
 
 def provenance(records: Sequence[Record]) -> list[str]:

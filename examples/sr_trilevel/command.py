@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import sys
@@ -75,6 +76,21 @@ def environment(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__.split("+")[0],
         "trinas": trinas.__version__,
     }
+
+
+def minutes(text: str) -> float:
+    """What ``--minutes`` takes: a number from 0 on.
+
+    >>> minutes("2.5")
+    2.5
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"minutes are a number from 0 on; got {text}")
+    return value
 
 
 def device_named(name: str | None) -> torch.device:

@@ -26,7 +26,7 @@ if __package__ in (None, ""):  # run as a file: the repository root is two folde
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from examples.sr_trilevel.checkpoint import CHECKPOINT
-from examples.sr_trilevel.command import ending
+from examples.sr_trilevel.command import ending, minutes
 from examples.sr_trilevel.recipes import RECIPES, VARIANTS, find_recipe
 from examples.sr_trilevel.runner import Run
 
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--features", metavar="FILE", help="weights that the perceptual loss looks through")
     add("--out", metavar="DIR", help="output folder (default: runs/RECIPE)")
     add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
-    add("--minutes", type=float, default=math.inf, help="stop after so long; --resume goes on")
+    add("--minutes", type=minutes, default=math.inf, help="stop after so long; --resume goes on")
     add("--seed", type=int, default=0, help="of weights, search and patches (default: 0)")
     add("--device", metavar="NAME", help="torch device (default: cuda if there is one)")
     add("--compile", action="store_true", help="by torch.compile: for long runs on a GPU")

@@ -14,11 +14,10 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,22 @@ from examples.sr_trilevel.command import (
     device_named,
     ending,
     environment,
+    minutes,
     parser_of,
 )
 from examples.sr_trilevel.recipes import VARIANTS, find_recipe
-
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "study"
+from examples.sr_trilevel.records import (
+    RESULTS,
+    joined,
+    line_of,
+    load_results,
+    placed,
+    read_json,
+    record_file,
+    require_alike,
+    told,
+)
+from examples.sr_trilevel.writing import writing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,8 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", metavar="NAME", help="as for run.py")
     add("--compile", action="store_true", help="as for run.py")
     add("--out", metavar="DIR", default="runs/study", help="folder of all runs (runs/study)")
-    add("--results", metavar="DIR", default=str(RESULTS), help="folder of what is put down")
-    add("--minutes", type=float, default=math.inf, help="stop after so long; see above")
+    add(
+        "--results",
+        metavar="DIR",
+        default=str(RESULTS),
+        help="folder of what is put down (default: docs/results/study, where tables look)",
+    )
+    add("--minutes", type=minutes, default=math.inf, help="stop after so long; see below")
     add("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
     return parser
 
@@ -103,8 +118,14 @@ def _go(options: argparse.Namespace) -> None:
     recipes = recipes_of(options.recipes, features=options.features is not None)
     out, results = Path(options.out), Path(options.results)
     results.mkdir(parents=True, exist_ok=True)
+    known = load_results(results)
+    facts = {recipe: _facts(options, recipe) for recipe in recipes}
+    for recipe in known.keys() & facts.keys():
+        require_alike(known[recipe], facts[recipe])
     jobs = {
-        recipe: [Job(recipe, seed, out / _file(recipe) / str(seed)) for seed in options.seeds]
+        recipe: [
+            Job(recipe, seed, out / recipe.replace("/", "-") / str(seed)) for seed in options.seeds
+        ]
         for recipe in recipes
     }
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -120,12 +141,14 @@ def _go(options: argparse.Namespace) -> None:
                 for child in list(now.running):
                     child.terminate()  # leaves a checkpoint to go on from
                 raise
-            record = {**_facts(options, recipe, jobs[recipe]), "runs": []}
-            for job, took in zip(jobs[recipe], seconds):
-                record["runs"].append({"seconds": took, **_told(job.folder)})
-            path = results / f"{_file(recipe)}.json"
-            path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            here = environment(device_named(options.device))
+            runs = [told(j.folder, took, here) for j, took in zip(jobs[recipe], seconds)]
+            record = {**facts[recipe], "runs": runs}
+            record = joined(known[recipe], record) if recipe in known else placed(record)
+            with writing(record_file(results, recipe)) as aside:
+                aside.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
             print(f"{recipe}: {line_of(record)}", flush=True)
+    print(f"put down in {results}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -135,10 +158,6 @@ def _check(options: argparse.Namespace) -> None:
         )
     if options.jobs < 1:
         raise tn.errors.ConfigError("there is at least one job", got=options.jobs, at="--jobs")
-
-
-def _file(recipe: str) -> str:
-    return recipe.replace("/", "-")
 
 
 @attrs.define
@@ -223,7 +242,7 @@ def _check_settings(job: Job, options: argparse.Namespace) -> None:
     Raises:
         ConfigError: naming the first that differs.
     """
-    found = _read(job.folder / "config.json")
+    found = read_json(job.folder / "config.json")
     wanted = {
         "recipe": json.loads(find_recipe(job.recipe).to_json()),
         "seed": job.seed,
@@ -243,42 +262,8 @@ def _check_settings(job: Job, options: argparse.Namespace) -> None:
             )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON file that a run left.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise tn.errors.CheckpointError(
-            "a run leaves its settings and results as JSON",
-            got=str(error),
-            at=file,
-            fix="Remove the folder of the run; the study does it again.",
-        ) from None
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    """What a run left, as far as tables want to know it."""
-    results = _read(folder / "results.json")
-    rows = {row.pop("name"): row for row in results.pop("rows")}
-    return {
-        **{key: results[key] for key in ("seed", "path", "one_hot", "entropy")},
-        "steps": [results["search_steps"], results["train_steps"]],
-        "difference": results["supernet_minus_derived"],
-        "held_out": len(results["held_out"]),
-        "stages": rows,
-        "genotype": _read(folder / "genotype.json"),
-        "curve": results["curve"],
-        # Runs of earlier versions left none.
-        **({"timing": _read(timing)} if (timing := folder / "timing.json").exists() else {}),
-    }
-
-
-def _facts(options: argparse.Namespace, recipe: str, jobs: Sequence[Job]) -> dict[str, Any]:
-    """Where the numbers come from: the command, of folders their names alone, and what runs say."""
+def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
+    """What is known of a record before its runs: of folders their names alone."""
     given = [f"--seeds {' '.join(map(str, options.seeds))}"]
     for name in ("data", "teacher", "teacher_cache", "features", "device"):
         value = getattr(options, name)
@@ -287,90 +272,11 @@ def _facts(options: argparse.Namespace, recipe: str, jobs: Sequence[Job]) -> dic
     given += ["--skip-bad"] if options.skip_bad else []
     given += ["--compile"] if options.compile else []
     given += [f"--jobs {options.jobs}"] if options.jobs > 1 else []
-    # Runs of earlier versions do not say it.
-    now = environment(device_named(options.device))
-    told = [_read(job.folder / "config.json").get("environment", now) for job in jobs]
-    places = {key: ", ".join(dict.fromkeys(one[key] for one in told)) for key in now}
-    line = f"python -m examples.sr_trilevel.study {recipe} {' '.join(given)}"
-    return {"recipe": recipe, "command": line, **places}
-
-
-# -- what runs say together ----------------------------------------------------------------
-
-
-@attrs.frozen
-class Mean:
-    """Mean and standard deviation over seeds.
-
-    >>> print(Mean.of([1.0, 2.0, 3.0]), Mean.of([1.0]))
-    2.00 ± 1.00 1.00
-    """
-
-    mean: float
-    spread: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Mean:
-        """Of one number for every seed."""
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        return cls(statistics.fmean(values), spread)
-
-    def __str__(self) -> str:
-        """With two decimals."""
-        return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
-
-
-def scores(record: Mapping[str, Any], stage: str, name: str | None = None) -> Mean | None:
-    """PSNR of a stage over the seeds, in dB; None where a run has no such stage.
-
-    Args:
-        record: of a recipe.
-        stage: ``supernet``, ``derived``, ``trained`` or ``bicubic``.
-        name: of a set of pictures; those held out where None.
-    """
-    rows = [run["stages"].get(stage) for run in record["runs"]]
-    if any(row is None or (name is not None and name not in row["sets"]) for row in rows):
-        return None
-    return Mean.of([row["psnr"] if name is None else row["sets"][name]["psnr"] for row in rows])
-
-
-def gap(record: Mapping[str, Any]) -> Mean | None:
-    """How much PSNR the network loses that the supernet had, in dB: the discretisation gap."""
-    stages = [run["stages"] for run in record["runs"]]
-    if any("supernet" not in rows for rows in stages):
-        return None
-    return Mean.of([rows["supernet"]["psnr"] - rows["derived"]["psnr"] for rows in stages])
-
-
-def entropy(record: Mapping[str, Any], which: str) -> Mean | None:
-    """Of ``alpha`` or ``beta`` at the end of the search, as a share of the largest."""
-    found = [run["entropy"] for run in record["runs"]]
-    return None if None in found else Mean.of([values[which] for values in found])
-
-
-def length(record: Mapping[str, Any]) -> Mean:
-    """Blocks on the path."""
-    return Mean.of([len(run["path"].split("-")) for run in record["runs"]])
-
-
-def line_of(record: Mapping[str, Any]) -> str:
-    """The most important in one line."""
-    trained = scores(record, "trained")
-    parts = [
-        f"{trained} dB",
-        f"gap {gap(record)} dB",
-        f"entropy {entropy(record, 'alpha')}, {entropy(record, 'beta')}",
-        f"paths {', '.join(run['path'] for run in record['runs'])}",
-        f"{math.ceil(sum(run['seconds'] for run in record['runs']) / 60)} min",
-    ]
-    return "; ".join(parts)
-
-
-def load_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """What was put down, by recipe."""
-    files = sorted(folder.glob("*.json"))
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return {record["recipe"]: record for record in records}
+    return {
+        "recipe": recipe,
+        "command": f"python -m examples.sr_trilevel.study {recipe} {' '.join(given)}",
+        "settings": json.loads(find_recipe(recipe).to_json()),
+    }
 
 
 if __name__ == "__main__":

@@ -24,11 +24,9 @@ from examples.sr_trilevel.claims import (
     NETWORKS,
     NOT_RUN,
     SIZES,
-    Record,
     Results,
     claims_sheet,
     curves,
-    paths_of,
     provenance,
     recipe_size,
     scaled,
@@ -46,9 +44,9 @@ from examples.sr_trilevel.paper import (
     paper_tables,
 )
 from examples.sr_trilevel.recipes import Recipe, find_recipe
+from examples.sr_trilevel.records import RESULTS, Mean, Record, paths_of, recipe_of, scores
 from examples.sr_trilevel.sheets import Sheet
 from examples.sr_trilevel.space import paper_architecture, paper_architectures
-from examples.sr_trilevel.study import RESULTS, Mean, scores
 
 _PLACE = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -157,7 +155,7 @@ def differences(table: Table, row: PaperRow, record: Record) -> list[str]:
     trained on T91 (paper: DIV2K and Flickr2K)
     targets by the HR pictures (paper: RRDB_ESRGAN_x4.pth)
     """
-    ours, published = find_recipe(record["recipe"]), find_recipe(f"paper/{row.variants[0]}")
+    ours, published = recipe_of(record), find_recipe(f"paper/{row.variants[0]}")
     pairs = [
         (what.format(mine), theirs)
         for what, of in _CONDITIONS.items()

@@ -17,7 +17,7 @@ from examples.sr_trilevel.evaluate import PROTOCOLS, main
 from examples.sr_trilevel.imaging import bicubic, read_folder
 from examples.sr_trilevel.metrics import Protocol, score
 from examples.sr_trilevel.networks import load_network
-from examples.sr_trilevel.study import RESULTS
+from examples.sr_trilevel.records import RESULTS
 from examples.sr_trilevel.teachers import BSRN
 
 

@@ -11,9 +11,10 @@ import pytest
 
 import trinas as tn
 from examples.sr_trilevel import study
-from examples.sr_trilevel.recipes import RECIPES, VARIANTS, smoke
+from examples.sr_trilevel.recipes import RECIPES, VARIANTS, find_recipe, smoke
+from examples.sr_trilevel.records import entropy, gap, length, load_results, recipe_of, scores
 from examples.sr_trilevel.run import main as run_main
-from examples.sr_trilevel.study import entropy, gap, length, load_results, main, scores
+from examples.sr_trilevel.study import main
 
 
 @pytest.fixture
@@ -134,6 +135,74 @@ def test_runs_of_versions_that_took_no_times_still_tell(runs, tmp_path):
     assert "timing" not in run
 
 
+def test_runs_of_further_seeds_are_put_beside_those_before(runs, tmp_path, capsys):
+    results = tmp_path / "results"
+    command = ["smoke/trellis", "--out", str(tmp_path / "runs"), "--results", str(results)]
+    assert main([*command, "--seeds", "1"]) == 0
+    first = load_results(results)["smoke/trellis"]
+    assert main([*command, "--seeds", "0", "2"]) == 0
+
+    record = load_results(results)["smoke/trellis"]
+    assert [run["seed"] for run in record["runs"]] == [0, 1, 2]
+    assert record["runs"][1] == first["runs"][0]
+    assert record["command"] == "python -m examples.sr_trilevel.study smoke/trellis --seeds 0 1 2"
+    assert f"put down in {results}" in capsys.readouterr().out
+
+
+def test_runs_of_other_settings_are_not_put_beside_those_before(runs, tmp_path, capsys):
+    """Before any of them begins."""
+    results = tmp_path / "results"
+    command = ["smoke/trellis", "--seeds", "0", "--results", str(results)]
+    assert main([*command, "--out", str(tmp_path / "a")]) == 0
+    file = results / "smoke-trellis.json"
+    before = file.read_text()
+
+    assert main([*command, "--out", str(tmp_path / "b"), "--teacher", "t.pth"]) == 2
+    error = capsys.readouterr().err
+    assert "have their --teacher in common; got none before, t.pth; at smoke/trellis" in error
+    record = json.loads(before)
+    file.write_text(json.dumps({**record, "settings": {**record["settings"], "flips": "none"}}))
+    assert main([*command, "--out", str(tmp_path / "b")]) == 2
+    assert "their settings in common; got others" in capsys.readouterr().err
+    del record["settings"]  # of an earlier version
+    file.write_text(json.dumps({**record, "runs": [{**record["runs"][0], "steps": [3, 7]}]}))
+    assert main([*command, "--out", str(tmp_path / "b")]) == 2
+    assert "their steps of training in common; got 7 before, 2" in capsys.readouterr().err
+    assert len(runs) == 1
+    file.write_text(before)
+    assert main([*command, "--out", str(tmp_path / "b")]) == 0
+
+
+def test_what_differs_is_that_of_the_recipe_as_it_was(runs, tmp_path, monkeypatch):
+    """Recipes change, what was measured does not."""
+    results = tmp_path / "results"
+    command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
+    assert main([*command, "--results", str(results)]) == 0
+    monkeypatch.setitem(RECIPES, "smoke", smoke)
+    record = load_results(results)["smoke/trellis"]
+
+    assert find_recipe("smoke/trellis").train.steps == 60
+    recipe = recipe_of(record)
+    assert (recipe.search.total_steps, recipe.train.steps, recipe.paths) == (3, 2, "trellis")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"recipe": "smoke/trellis"}'])
+def test_results_that_are_none(content, runs, tmp_path, capsys):
+    (tmp_path / "other.json").write_text(content)
+    command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
+
+    assert main([*command, "--results", str(tmp_path)]) == 2
+    assert "other.json" in capsys.readouterr().err
+    assert runs == []
+
+
+def test_minutes_are_a_number(capsys):
+    for wrong in ("-1", "nan", "soon"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["smoke/trellis", "--minutes", wrong])
+        assert f"minutes are a number from 0 on; got {wrong}" in capsys.readouterr().err
+
+
 def test_date_and_machine_are_those_of_the_runs_and_not_of_the_writing(runs, tmp_path):
     command = ["smoke/trellis", "--seeds", "0", "1", "--out", str(tmp_path / "runs")]
     command += ["--results", str(tmp_path / "results")]
@@ -170,7 +239,7 @@ def test_results_of_other_settings_are_not_taken_for_those_of_this_study(runs, t
     before = (tmp_path / "results" / "smoke-trellis.json").read_text()
     capsys.readouterr()
 
-    assert main([*command, "--data", "elsewhere"]) == 2
+    assert main([*command[:-1], str(tmp_path / "others"), "--data", "elsewhere"]) == 2
     assert "a finished run of a study has its data; got None instead of 'elsewhere'" in (
         capsys.readouterr().err
     )
