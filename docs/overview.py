@@ -14,11 +14,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 import trinas as tn
+from examples.sr_trilevel.picture import GAP as BETWEEN
+from examples.sr_trilevel.picture import MARGIN
 from examples.sr_trilevel.recipes import demo
 from examples.sr_trilevel.run import Run
 
 HEIGHT, GAP, CAPTION = 900, 36, 44
-COLUMNS_OF_COMPARISON, EDGE = 4, 8
 
 
 def main(folder: Path) -> None:
@@ -52,14 +53,10 @@ def _fit(picture: Image.Image) -> Image.Image:
 def _detail(path: Path) -> Image.Image:
     """Bicubic above, the result below: the middle columns of the comparison."""
     whole = Image.open(path).convert("RGB")
-    column = whole.width // COLUMNS_OF_COMPARISON
-    # The columns stand a little to the right of even quarters.
-    whole = whole.crop((EDGE, 0, whole.width, whole.height))
-    parts = [whole.crop((column * k, 0, column * (k + 1), whole.height)) for k in (1, 2)]
-    stacked = Image.new("RGB", (column * 2, whole.height), "white")
-    for k, part in enumerate(parts):
-        stacked.paste(part, (column * k, 0))
-    return _fit(stacked)
+    # Four columns with gaps between them, inside a margin: the two in the middle.
+    column = (whole.width - 2 * MARGIN - 3 * BETWEEN) // 4
+    left = MARGIN + column + BETWEEN
+    return _fit(whole.crop((left, 0, left + 2 * column + BETWEEN, whole.height)))
 
 
 def _row(columns: list[tuple[str, Image.Image]]) -> Image.Image:

@@ -167,13 +167,18 @@ def restoring(folder: Path) -> Iterator[None]:
 def set_aside(folder: Path, names: tuple[str, ...]) -> Path | None:
     """Move what an earlier run left into `previous`, so that a folder never mixes two runs.
 
+    A finished run that lies there stays, and `previous-2` is taken, or the next.
+
     Returns:
         Where it went, or None if there was nothing.
     """
     left = [folder / name for name in (CHECKPOINT, *names) if (folder / name).exists()]
     if not left:
         return None
-    aside = folder / "previous"
+    aside, number = folder / "previous", 1
+    while (aside / "results.json").exists():
+        number += 1
+        aside = folder / f"previous-{number}"
     aside.mkdir(exist_ok=True)
     for name in (CHECKPOINT, *names):
         (aside / name).unlink(missing_ok=True)

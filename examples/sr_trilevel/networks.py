@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import trinas as tn
 from examples.sr_trilevel.checkpoint import CHECKPOINT, load_checkpoint, restoring
 from examples.sr_trilevel.imaging import bicubic
-from examples.sr_trilevel.recipes import RECIPES, Recipe
+from examples.sr_trilevel.recipe import Recipe
+from examples.sr_trilevel.recipes import RECIPES
 from examples.sr_trilevel.strategies import graph_of
 from examples.sr_trilevel.teachers import load_teacher
 from trinas import errors

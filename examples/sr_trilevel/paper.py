@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import trinas as tn
-from examples.sr_trilevel.claims import NETWORKS
 from examples.sr_trilevel.networks import conv_macs
+from examples.sr_trilevel.results import NETWORKS
 from examples.sr_trilevel.space import paper_architecture
 from examples.sr_trilevel.teachers import RRDBNet
 

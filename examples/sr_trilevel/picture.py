@@ -21,8 +21,8 @@ _PAPER = (255, 255, 255)
 _INK = (28, 30, 34)
 _FADED = (112, 116, 124)
 _MARK = (255, 196, 0)
-_MARGIN = 16
-_GAP = 10
+MARGIN = 16
+GAP = 10
 _CAPTION = 34
 _FONT_SIZE = 17
 # A detail is shown this many times enlarged, about.
@@ -83,17 +83,17 @@ def side_by_side(
     wholes = [_framed(picture, box, width) for picture in pictures]
     details = [_detail(picture, box, width) for picture in pictures]
 
-    top = _MARGIN + _CAPTION
-    below = top + wholes[0].height + _GAP
+    top = MARGIN + _CAPTION
+    below = top + wholes[0].height + GAP
     canvas = Image.new(
         "RGB",
-        (2 * _MARGIN + 4 * width + 3 * _GAP, below + details[0].height + _MARGIN),
+        (2 * MARGIN + 4 * width + 3 * GAP, below + details[0].height + MARGIN),
         _PAPER,
     )
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
     for i, (whole, detail) in enumerate(zip(wholes, details)):
-        x = _MARGIN + i * (width + _GAP)
-        _caption(draw, font, (x, _MARGIN), labels[i], psnrs[i])
+        x = MARGIN + i * (width + GAP)
+        _caption(draw, font, (x, MARGIN), labels[i], psnrs[i])
         canvas.paste(whole, (x, top))
         canvas.paste(detail, (x, below))
     return canvas

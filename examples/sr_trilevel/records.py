@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import attrs
 
 import trinas as tn
-from examples.sr_trilevel.recipes import Recipe, find_recipe
+from examples.sr_trilevel.recipe import Recipe
+from examples.sr_trilevel.recipes import find_recipe
 
 Record: TypeAlias = Mapping[str, Any]
 """A recipe's runs, with where they come from."""

@@ -46,7 +46,7 @@ from examples.sr_trilevel.outputs import (
     write_timing,
 )
 from examples.sr_trilevel.packed import packed_images
-from examples.sr_trilevel.recipes import Recipe
+from examples.sr_trilevel.recipe import Recipe
 from examples.sr_trilevel.space import path_of
 from examples.sr_trilevel.strategies import Stage, graph_of, strategy_of
 from examples.sr_trilevel.targets import VERSION, Targets, load_targets

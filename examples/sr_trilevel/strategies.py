@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import trinas as tn
 from examples.sr_trilevel.efficient import REFERENCES, efficient_reference
 from examples.sr_trilevel.losses import SRLoss
-from examples.sr_trilevel.recipes import Recipe
+from examples.sr_trilevel.recipe import Recipe
 from examples.sr_trilevel.space import paper_architecture, paper_architectures
 
 Report: TypeAlias = tn.StepReport | tn.SampleReport

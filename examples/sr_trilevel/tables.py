@@ -20,20 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import trinas as tn
-from examples.sr_trilevel.claims import (
-    NETWORKS,
-    NOT_RUN,
-    SIZES,
-    Results,
-    claims_sheet,
-    curves,
-    provenance,
-    recipe_size,
-    scaled,
-    size_of,
-    variants_sheet,
-    watched,
-)
+from examples.sr_trilevel.claims import claims_sheet
 from examples.sr_trilevel.command import ending, parser_of
 from examples.sr_trilevel.paper import (
     PaperRow,
@@ -43,8 +30,22 @@ from examples.sr_trilevel.paper import (
     evaluation,
     paper_tables,
 )
-from examples.sr_trilevel.recipes import Recipe, find_recipe
+from examples.sr_trilevel.recipe import Recipe
+from examples.sr_trilevel.recipes import find_recipe
 from examples.sr_trilevel.records import RESULTS, Mean, Record, paths_of, recipe_of, scores
+from examples.sr_trilevel.results import (
+    NETWORKS,
+    NOT_RUN,
+    SIZES,
+    Results,
+    curves,
+    provenance,
+    recipe_size,
+    scaled,
+    size_of,
+    variants_sheet,
+    watched,
+)
 from examples.sr_trilevel.sheets import Sheet
 from examples.sr_trilevel.space import paper_architecture, paper_architectures
 

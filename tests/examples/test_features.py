@@ -254,7 +254,7 @@ def test_weights_that_do_not_fit(known, tmp_path):
         load_features(tmp_path / "number.pth")
     with pytest.raises(CheckpointError, match=rf"(?s)look like {name}.*Missing.*0\.bias"):
         load_features(tmp_path / "less.pth")
-    with pytest.raises(CheckpointError, match=r"cannot be read; got \w+: .*; at .*absent\.pth"):
+    with pytest.raises(CheckpointError, match=r"cannot be read; got .*; at .*absent\.pth"):
         load_features(tmp_path / "absent.pth")
 
 

@@ -324,3 +324,21 @@ def test_only_a_runs_own_files_are_set_aside(tmp_path):
     (tmp_path / "b.txt").write_text("later")
     set_aside(tmp_path, ("a.txt", "b.txt"))
     assert [path.name for path in (tmp_path / "previous").iterdir()] == ["b.txt"]
+
+
+def test_a_finished_run_that_was_set_aside_stays_there(tmp_path):
+    names = ("config.json", "results.json")
+    for number, left in enumerate((names, names[:1], names[:1], names, names[:1])):
+        for name in left:
+            (tmp_path / name).write_text(f"{number}")
+        set_aside(tmp_path, names)
+
+    files = tmp_path.rglob("*.json")
+    found = {file.relative_to(tmp_path).as_posix(): file.read_text() for file in files}
+    assert found == {
+        "previous/config.json": "0",
+        "previous/results.json": "0",
+        "previous-2/config.json": "3",
+        "previous-2/results.json": "3",
+        "previous-3/config.json": "4",
+    }

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
 
 import trinas as tn
-from examples.sr_trilevel import claims, tables
-from examples.sr_trilevel.claims import CLAIMS, MEASURES, Claim, Results, compared, interval
+from examples.sr_trilevel import tables
+from examples.sr_trilevel.claims import CLAIMS, MEASURES, Claim, compared, interval
 from examples.sr_trilevel.paper import command, counts, paper_tables
 from examples.sr_trilevel.recipes import find_recipe
+from examples.sr_trilevel.results import Results, provenance
 from examples.sr_trilevel.sheets import Sheet
 from examples.sr_trilevel.space import paper_architectures
 from examples.sr_trilevel.tables import differences, filled, main, sheets
@@ -453,12 +454,12 @@ def test_a_sheet_refuses_rows_that_do_not_fit():
 
 def test_records_that_differ_in_their_recipe_alone_share_a_line():
     names = ("tiny/lambda-0", "tiny/softmax")
-    (line, protocol) = claims.provenance([record_of(name, [run_of()]) for name in names])
+    (line, protocol) = provenance([record_of(name, [run_of()]) for name in names])
 
     assert "study tiny/lambda-0 tiny/softmax --seeds 0 1 --data T91`" in line
     assert protocol == f"Protocol: {PROTOCOL}."
     elsewhere = {**record_of("tiny/A", [run_of()]), "hardware": "a slide rule"}
-    assert len(claims.provenance([record_of("tiny/softmax", [run_of()]), elsewhere])) == 3
+    assert len(provenance([record_of("tiny/softmax", [run_of()]), elsewhere])) == 3
 
 
 def test_every_table_is_offered():

@@ -11,7 +11,8 @@ import torch
 
 import trinas as tn
 from examples.sr_trilevel.paper import paper_tables
-from examples.sr_trilevel.recipes import RECIPES, VARIANTS, Recipe, find_recipe, paper, smoke
+from examples.sr_trilevel.recipe import Recipe
+from examples.sr_trilevel.recipes import RECIPES, VARIANTS, find_recipe, paper, smoke
 from examples.sr_trilevel.space import path_of
 from examples.sr_trilevel.strategies import graph_of
 

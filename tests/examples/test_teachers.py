@@ -115,9 +115,21 @@ def test_unreadable_files(tmp_path):
     data = (tmp_path / "half.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(data[: len(data) // 2])
 
-    for name in ("text.pth", "half.pth", "absent.pth"):
-        with pytest.raises(CheckpointError, match=rf"cannot be read; got \w+: .*; at .*{name}"):
-            load_teacher(tmp_path / name)
+    for name, content in {
+        "hello.pth": b"hello",
+        "accounts.pth": b"root:x:0:0:root:/root:/bin/sh\n",
+        "page.pth": b"<!DOCTYPE html><html></html>",
+        "nothing.pth": b"",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("text", "half", "hello", "accounts", "page", "nothing"):
+        file = tmp_path / f"{name}.pth"
+        with pytest.raises(
+            CheckpointError, match=rf"one that torch.save wrote.*; at .*{name}\.pth"
+        ):
+            load_teacher(file)
+    with pytest.raises(CheckpointError, match=r"cannot be read; got .*; at .*absent\.pth"):
+        load_teacher(tmp_path / "absent.pth")
     with pytest.raises(CheckpointError, match=r"maps names to tensors; got list; at .*list\.pth"):
         load_teacher(tmp_path / "list.pth")
 

@@ -172,13 +172,25 @@ class Crop(Operation):
 
 @operation("avg_pool")
 def avg_pool(kernel: int, *, stride: int = 1, name: str | None = None) -> Op:
-    """Average pooling; the padding is left out of the averages."""
+    """Average pooling of ``kernel x kernel``; the padding is left out of the averages.
+
+    Args:
+        kernel: its side.
+        stride: 1 as in cells, not the kernel as in torch: ``avg_pool(2, stride=2)`` halves.
+        name: of the node.
+    """
     return leaf(Pool("avg", kernel, stride), name)
 
 
 @operation("max_pool")
 def max_pool(kernel: int, *, stride: int = 1, name: str | None = None) -> Op:
-    """Maximum pooling."""
+    """Maximum pooling of ``kernel x kernel``.
+
+    Args:
+        kernel: its side.
+        stride: 1 as in cells, not the kernel as in torch: ``max_pool(2, stride=2)`` halves.
+        name: of the node.
+    """
     return leaf(Pool("max", kernel, stride), name)
 
 

@@ -15,6 +15,18 @@ from trinas import errors
 _WRAPPERS = ("params_ema", "params", "state_dict", "model")
 
 
+# What torch.load raises for text, web pages, and files that are cut short.
+_NO_WEIGHTS = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The file's tensors by name, out of the wrapping that training tools put around them.
 
@@ -26,12 +38,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except OSError as error:
         raise errors.CheckpointError(
-            "the file of weights cannot be read",
-            got=f"{type(error).__name__}: {reason}",
+            "the file of weights cannot be read", got=str(error), at=path
+        ) from None
+    except _NO_WEIGHTS as error:
+        raise errors.CheckpointError(
+            "a file of weights is one that torch.save wrote, of tensors alone",
+            got=f"something else ({type(error).__name__})",
             at=path,
+            fix="A web page saved in its place is none, nor is a download that was cut short.",
         ) from None
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
