@@ -1,9 +1,9 @@
 """Searching a supernet, and training what came out."""
 
+from trinas._core.errors import ConfigError as ConfigError
 from trinas.search.candidates import Budget as Budget
 from trinas.search.checks import DivergenceError as DivergenceError
 from trinas.search.config import Batches as Batches
-from trinas.search.config import ConfigError as ConfigError
 from trinas.search.config import CosineDecay as CosineDecay
 from trinas.search.config import CostControl as CostControl
 from trinas.search.config import Halving as Halving

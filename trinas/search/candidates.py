@@ -8,9 +8,10 @@ from itertools import islice
 
 import attrs
 
+from trinas._core.errors import ConfigError
 from trinas.cost import Metric, count
 from trinas.graph import Genotype, Graph, enumerate_genotypes, sample
-from trinas.search.config import ConfigError, _metric, _positive
+from trinas.search import validators as check
 
 DRAWS = 1000
 """So many draws in a row without a new network within the budget, and drawing ends."""
@@ -34,8 +35,8 @@ class Budget:
     False True
     """
 
-    limit: float = attrs.field(validator=_positive)
-    metric: Metric = attrs.field(default="macs", validator=_metric)
+    limit: float = attrs.field(validator=check.positive)
+    metric: Metric = attrs.field(default="macs", validator=check.metric)
 
     def cost(self, genotype: Genotype) -> int:
         """What a network costs in this metric."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import torch
 from torch import Tensor
 
-from trinas._core.errors import ConfigError
 from trinas.cost import Metric
+from trinas.search import validators as check
 from trinas.supernet import Widths
 
 Batches: TypeAlias = Callable[[int], tuple[Tensor, Any]]
@@ -23,96 +23,6 @@ targets that are no tensor, are left to the loss.
 
 Loss: TypeAlias = Callable[[Tensor, Any], Tensor]
 """Prediction and target to a tensor of no dimensions."""
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _positive(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not _number(value) or not value > 0:
-        raise ConfigError(f"{attribute.name} is greater than 0", got=value, at=type(owner).__name__)
-
-
-def _not_negative(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not _number(value) or not 0 <= value < math.inf:
-        raise ConfigError(f"{attribute.name} is at least 0", got=value, at=type(owner).__name__)
-
-
-def _share(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not _number(value) or not 0 <= value <= 1:
-        raise ConfigError(
-            f"{attribute.name} is a share, in [0, 1]", got=value, at=type(owner).__name__
-        )
-
-
-def _below_1(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not _number(value) or not 0 <= value < 1:
-        raise ConfigError(f"{attribute.name} lies in [0, 1)", got=value, at=type(owner).__name__)
-
-
-def _whole(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{attribute.name} is a whole number", got=value, at=type(owner).__name__)
-
-
-def _one_or_two(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
-    if value not in (1, 2):
-        raise ConfigError(
-            f"{attribute.name} is 1 or 2",
-            got=value,
-            at=type(owner).__name__,
-            fix="2 unrolls a weight step.",
-        )
-
-
-def _metric(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in get_args(Metric):
-        known = ", ".join(get_args(Metric))
-        raise ConfigError(
-            f"{attribute.name} is one of {known}", got=repr(value), at=type(owner).__name__
-        )
-
-
-def _band(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
-    if len(value) != 2 or not 0 <= value[0] <= value[1]:
-        raise ConfigError(
-            f"{attribute.name} is a pair, the lower end first",
-            got=value,
-            at=type(owner).__name__,
-            fix="Both are shares of the target, such as (0.9, 1.1).",
-        )
-
-
-def _betas(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
-    if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
-        raise ConfigError(
-            f"{attribute.name} are two numbers in [0, 1)", got=value, at=type(owner).__name__
-        )
-
-
-def _passes(owner: Any, attribute: attrs.Attribute[Any], value: tuple[Widths, ...]) -> None:
-    unknown = [widths for widths in value if widths not in get_args(Widths)]
-    if not value or unknown or isinstance(value, str):
-        raise ConfigError(
-            f"{attribute.name} are width policies, at least one",
-            got=repr(value),
-            at=type(owner).__name__,
-            fix=f"Give a tuple of {', '.join(get_args(Widths))}.",
-        )
-
-
-def _autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
-    if value not in (None, torch.bfloat16):
-        raise ConfigError(
-            f"{attribute.name} is torch.bfloat16 or None",
-            got=value,
-            at=type(owner).__name__,
-            fix="float16 would need its losses scaled, or small gradients are lost.",
-        )
-
-
-_optional = attrs.validators.optional
 
 
 @attrs.frozen
@@ -138,8 +48,8 @@ class CosineDecay:
     0.5
     """
 
-    final: float = attrs.field(default=0.01, validator=_share)
-    warmup: float = attrs.field(default=0.0, validator=_below_1)
+    final: float = attrs.field(default=0.01, validator=check.share)
+    warmup: float = attrs.field(default=0.0, validator=check.below_1)
 
     def __call__(self, progress: float) -> float:
         """The factor at this share of the steps, in [0, 1]."""
@@ -177,12 +87,14 @@ class CostControl:
         ConfigError: a setting is out of its range.
     """
 
-    target: float = attrs.field(validator=_positive)
-    metric: Metric = attrs.field(default="macs", validator=_metric)
-    weight: float = attrs.field(default=0.1, validator=_not_negative)
-    share_structure: float = attrs.field(default=2 / 7, validator=_share)
-    band: tuple[float, float] = attrs.field(default=(0.9, 1.1), validator=_band)
-    every: int | None = attrs.field(default=None, validator=_optional([_whole, _positive]))
+    target: float = attrs.field(validator=check.positive)
+    metric: Metric = attrs.field(default="macs", validator=check.metric)
+    weight: float = attrs.field(default=0.1, validator=check.not_negative)
+    share_structure: float = attrs.field(default=2 / 7, validator=check.share)
+    band: tuple[float, float] = attrs.field(default=(0.9, 1.1), validator=check.band)
+    every: int | None = attrs.field(
+        default=None, validator=check.optional([check.whole, check.positive])
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -217,26 +129,28 @@ class SearchConfig:
     Source: Trilevel NAS, Algorithm 1 and Appendix A.1.
     """
 
-    pretrain_steps: int = attrs.field(default=0, validator=[_whole, _not_negative])
-    search_steps: int = attrs.field(default=1000, validator=[_whole, _positive])
-    weight_lr: float = attrs.field(default=1e-4, validator=_positive)
+    pretrain_steps: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
+    search_steps: int = attrs.field(default=1000, validator=[check.whole, check.positive])
+    weight_lr: float = attrs.field(default=1e-4, validator=check.positive)
     weight_schedule: LrSchedule = Halving()
-    arch_lr: float = attrs.field(default=3e-4, validator=_positive)
-    arch_betas: tuple[float, float] = attrs.field(default=(0.5, 0.999), validator=_betas)
-    clip: float = attrs.field(default=5.0, validator=_positive)
+    arch_lr: float = attrs.field(default=3e-4, validator=check.positive)
+    arch_betas: tuple[float, float] = attrs.field(default=(0.5, 0.999), validator=check.betas)
+    clip: float = attrs.field(default=5.0, validator=check.positive)
     pretrain_passes: tuple[Widths, ...] = attrs.field(
-        default=("widest", "narrowest", "random", "random"), validator=_passes
+        default=("widest", "narrowest", "random", "random"), validator=check.passes
     )
     search_passes: tuple[Widths, ...] = attrs.field(
-        default=("sampled", "widest", "narrowest"), validator=_passes
+        default=("sampled", "widest", "narrowest"), validator=check.passes
     )
-    order: Literal[1, 2] = attrs.field(default=1, validator=_one_or_two)
-    unroll_lr: float | None = attrs.field(default=None, validator=_optional(_positive))
+    order: Literal[1, 2] = attrs.field(default=1, validator=check.one_or_two)
+    unroll_lr: float | None = attrs.field(default=None, validator=check.optional(check.positive))
     cost: CostControl | None = None
-    order_penalty: float = attrs.field(default=0.0, validator=_not_negative)
-    prune_after: int | None = attrs.field(default=None, validator=_optional([_whole, _positive]))
-    autocast: torch.dtype | None = attrs.field(default=None, validator=_autocast)
-    seed: int = attrs.field(default=0, validator=[_whole, _not_negative])
+    order_penalty: float = attrs.field(default=0.0, validator=check.not_negative)
+    prune_after: int | None = attrs.field(
+        default=None, validator=check.optional([check.whole, check.positive])
+    )
+    autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
+    seed: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
 
     @property
     def total_steps(self) -> int:
@@ -260,9 +174,9 @@ class TrainConfig:
         ConfigError: a setting is out of its range.
     """
 
-    steps: int = attrs.field(validator=[_whole, _positive])
-    lr: float = attrs.field(default=1e-4, validator=_positive)
+    steps: int = attrs.field(validator=[check.whole, check.positive])
+    lr: float = attrs.field(default=1e-4, validator=check.positive)
     schedule: LrSchedule = Halving()
-    clip: float | None = attrs.field(default=5.0, validator=_optional(_positive))
-    autocast: torch.dtype | None = attrs.field(default=None, validator=_autocast)
-    seed: int = attrs.field(default=0, validator=[_whole, _not_negative])
+    clip: float | None = attrs.field(default=5.0, validator=check.optional(check.positive))
+    autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
+    seed: int = attrs.field(default=0, validator=[check.whole, check.not_negative])

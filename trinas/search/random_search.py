@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trinas._core.errors import CheckpointError, TrinasError
+from trinas._core.errors import CheckpointError, ConfigError, TrinasError
 from trinas.graph import Genotype
+from trinas.search import validators as check
 from trinas.search.candidates import Budget, draw, find_candidates
 from trinas.search.checks import (
     load_part,
@@ -36,14 +37,9 @@ from trinas.search.checks import (
 )
 from trinas.search.config import (
     Batches,
-    ConfigError,
     Halving,
     Loss,
     LrSchedule,
-    _autocast,
-    _not_negative,
-    _positive,
-    _whole,
 )
 from trinas.search.stepping import adam, descend, precision, set_rate
 from trinas.supernet import Supernet
@@ -81,15 +77,15 @@ class RandomSearchConfig:
         ConfigError: a setting is out of its range.
     """
 
-    train_steps: int = attrs.field(default=1000, validator=[_whole, _not_negative])
-    candidates: int = attrs.field(default=100, validator=[_whole, _positive])
-    weight_lr: float = attrs.field(default=1e-4, validator=_positive)
+    train_steps: int = attrs.field(default=1000, validator=[check.whole, check.not_negative])
+    candidates: int = attrs.field(default=100, validator=[check.whole, check.positive])
+    weight_lr: float = attrs.field(default=1e-4, validator=check.positive)
     weight_schedule: LrSchedule = attrs.field(default=Halving())
-    clip: float = attrs.field(default=5.0, validator=_positive)
+    clip: float = attrs.field(default=5.0, validator=check.positive)
     within: Budget | None = attrs.field(default=None, validator=_budget)
-    score_batches: int = attrs.field(default=1, validator=[_whole, _positive])
-    autocast: torch.dtype | None = attrs.field(default=None, validator=_autocast)
-    seed: int = attrs.field(default=0, validator=[_whole, _not_negative])
+    score_batches: int = attrs.field(default=1, validator=[check.whole, check.positive])
+    autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
+    seed: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
 
 
 @attrs.frozen(eq=False)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trinas._core.errors import CheckpointError, TrinasError
+from trinas._core.errors import CheckpointError, ConfigError, TrinasError
 from trinas.relax import order_penalty
 from trinas.search.checks import (
     as_lists,
@@ -33,7 +33,7 @@ from trinas.search.checks import (
     require_supernet,
     take_batch,
 )
-from trinas.search.config import Batches, ConfigError, Loss, SearchConfig
+from trinas.search.config import Batches, Loss, SearchConfig
 from trinas.search.cost_term import CostTerm
 from trinas.search.patience import Patience
 from trinas.search.report import StepReport, spreads

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trinas._core.errors import ConfigError
 from trinas.search.checks import (
     load_part,
     loss_of,
@@ -17,7 +18,7 @@ from trinas.search.checks import (
     require_plan,
     take_batch,
 )
-from trinas.search.config import Batches, ConfigError, Loss, TrainConfig
+from trinas.search.config import Batches, Loss, TrainConfig
 from trinas.search.report import StepReport
 from trinas.search.stepping import adam, descend, precision, set_rate
 

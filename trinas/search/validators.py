@@ -1,0 +1,119 @@
+"""What settings are checked with: attrs validators that name the setting, its rule and its value.
+
+Raises:
+    ConfigError: all of them, for a value outside the rule.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import attrs
+import torch
+
+from trinas._core.errors import ConfigError
+from trinas.cost import Metric
+from trinas.supernet import Widths
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def positive(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    """Greater than 0."""
+    if not _number(value) or not value > 0:
+        raise ConfigError(f"{attribute.name} is greater than 0", got=value, at=type(owner).__name__)
+
+
+def not_negative(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    """At least 0, and finite."""
+    if not _number(value) or not 0 <= value < math.inf:
+        raise ConfigError(f"{attribute.name} is at least 0", got=value, at=type(owner).__name__)
+
+
+def share(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    """In [0, 1]."""
+    if not _number(value) or not 0 <= value <= 1:
+        raise ConfigError(
+            f"{attribute.name} is a share, in [0, 1]", got=value, at=type(owner).__name__
+        )
+
+
+def below_1(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    """In [0, 1)."""
+    if not _number(value) or not 0 <= value < 1:
+        raise ConfigError(f"{attribute.name} lies in [0, 1)", got=value, at=type(owner).__name__)
+
+
+def whole(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    """An integer, and no bool."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{attribute.name} is a whole number", got=value, at=type(owner).__name__)
+
+
+def one_or_two(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    """1 or 2."""
+    if value not in (1, 2):
+        raise ConfigError(
+            f"{attribute.name} is 1 or 2",
+            got=value,
+            at=type(owner).__name__,
+            fix="2 unrolls a weight step.",
+        )
+
+
+def metric(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    """A word of `Metric`."""
+    if value not in get_args(Metric):
+        known = ", ".join(get_args(Metric))
+        raise ConfigError(
+            f"{attribute.name} is one of {known}", got=repr(value), at=type(owner).__name__
+        )
+
+
+def band(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+    """Two shares, the lower one first."""
+    if len(value) != 2 or not 0 <= value[0] <= value[1]:
+        raise ConfigError(
+            f"{attribute.name} is a pair, the lower end first",
+            got=value,
+            at=type(owner).__name__,
+            fix="Both are shares of the target, such as (0.9, 1.1).",
+        )
+
+
+def betas(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+    """Two numbers in [0, 1)."""
+    if len(value) != 2 or not all(0 <= beta < 1 for beta in value):
+        raise ConfigError(
+            f"{attribute.name} are two numbers in [0, 1)", got=value, at=type(owner).__name__
+        )
+
+
+def passes(owner: Any, attribute: attrs.Attribute[Any], value: tuple[Widths, ...]) -> None:
+    """Words of `Widths`, at least one."""
+    unknown = [widths for widths in value if widths not in get_args(Widths)]
+    if not value or unknown or isinstance(value, str):
+        raise ConfigError(
+            f"{attribute.name} are width policies, at least one",
+            got=repr(value),
+            at=type(owner).__name__,
+            fix=f"Give a tuple of {', '.join(get_args(Widths))}.",
+        )
+
+
+def autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
+    """``torch.bfloat16`` or None."""
+    if value not in (None, torch.bfloat16):
+        raise ConfigError(
+            f"{attribute.name} is torch.bfloat16 or None",
+            got=value,
+            at=type(owner).__name__,
+            fix="float16 would need its losses scaled, or small gradients are lost.",
+        )
+
+
+optional = attrs.validators.optional
+"""What another validator says, or None."""
