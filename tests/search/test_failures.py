@@ -1,5 +1,6 @@
 """What goes wrong in a search is said at once, with its place, and harms nothing."""
 
+import copy
 import math
 
 import attrs
@@ -344,6 +345,97 @@ def test_training_checkpoints_that_do_not_fit(change, text):
 
     with pytest.raises(tn.errors.CheckpointError, match=text):
         run.load_state_dict(change(run.state_dict()))
+
+
+def moments(state, change):
+    """The state with the moments of one parameter changed."""
+    key = "optimiser" if "optimiser" in state else "weight_optimiser"
+    entries = state[key]["state"]
+    first = next(iter(entries))
+    changed = {**without(entries, first), **change({first: entries[first]})}
+    return {**state, key: {**state[key], "state": changed}}
+
+
+@pytest.mark.parametrize("make", [search, training])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda e: {**e, "exp_avg": torch.zeros(3)}, r"moments of shape \(3,\) for a parameter of"),
+        (lambda e: {**e, "exp_avg_sq": None}, r"moments of shape \(\)"),
+        (lambda e: without(e, "exp_avg"), "parameter 0 without its moments"),
+        (None, None),
+    ],
+)
+def test_moments_that_do_not_fit_are_refused(make, change, text):
+    """torch takes them, and its fused kernel reads beyond them."""
+    run = make()
+    run.advance()
+    each = lambda entries: {k: change(e) for k, e in entries.items()}  # noqa: E731
+    state = moments(run.state_dict(), each if change else lambda entries: {})
+    again = make()
+    if text is None:  # a parameter that had no gradient yet has none
+        again.load_state_dict(state)
+        return
+    with pytest.raises(tn.errors.CheckpointError, match=text):
+        again.load_state_dict(state)
+
+
+@pytest.mark.parametrize("make", [search, training])
+def test_a_state_can_be_loaded_again_and_again(make):
+    run = make()
+    for _ in range(2):
+        run.advance()
+    state = copy.deepcopy(run.state_dict())
+    expected = [r.loss for r in run]
+    for _ in range(3):
+        again = make()
+        again.load_state_dict(state)
+        assert [r.loss for r in again] == expected
+
+
+@pytest.mark.parametrize("make", [search, training])
+@pytest.mark.parametrize("step", [-1, 999, "4", None, 2.5, True, math.nan])
+def test_steps_that_are_none(make, step):
+    with pytest.raises(tn.errors.CheckpointError, match="says how many steps of its"):
+        make().load_state_dict({**make().state_dict(), "step": step})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("generator", None, "generator of a checkpoint .* got NoneType"),
+        ("generator", torch.zeros(3, dtype=torch.uint8), r"got \(3,\)"),
+        ("rng", None, "the rng of a checkpoint"),
+        ("rng", [], "the rng of a checkpoint"),
+        ("rng", [3, [1, 2], None], "the rng of a checkpoint"),
+        ("idle", [1], "for every option, or for none; got .1.; at a space of 2 options"),
+        ("idle", None, "for every option, or for none"),
+        ("cost_weight", "x", "a number from 0 on; got 'x'"),
+        ("cost_weight", math.nan, "a number from 0 on; got nan"),
+    ],
+)
+def test_a_damaged_state_is_refused_before_anything_is_loaded(key, value, text):
+    run, again = search(), search()
+    run.advance()
+    before = copy.deepcopy(again.net.state_dict())
+    with pytest.raises(tn.errors.CheckpointError, match=text):
+        again.load_state_dict({**run.state_dict(), key: value})
+
+    after = again.net.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items() if isinstance(v, torch.Tensor))
+    assert [r.loss for r in again] == [r.loss for r in search()]
+
+
+@pytest.mark.parametrize("clip", [None, 5.0])
+def test_gradients_that_are_none_stop_a_training_with_and_without_a_clip(clip):
+    def loss(prediction, target):  # zero, with the gradient 0 / 0
+        return ((prediction - prediction.detach()) ** 2).sum().sqrt()
+
+    run = training(loss=loss, config=tn.TrainConfig(steps=3, lr=1e-2, clip=clip))
+    before = copy.deepcopy(run.model.state_dict())
+    with pytest.raises(tn.errors.DivergenceError, match="the gradient is finite at every step"):
+        run.advance()
+    assert all(torch.equal(v, before[k]) for k, v in run.model.state_dict().items())
 
 
 @pytest.mark.parametrize("make", [search, training])

@@ -454,6 +454,10 @@ def test_the_order_of_work_on_cuda_streams(monkeypatch):
             log.append(f"copied to {device} on {current[-1].name}, non-blocking {non_blocking}")
             return self.as_subclass(Card)
 
+    class Made(Card):
+        def to(self, device, non_blocking):
+            return self
+
     @contextmanager
     def on(stream):
         current.append(stream)
@@ -467,7 +471,6 @@ def test_the_order_of_work_on_cuda_streams(monkeypatch):
 
     loaded = load(7)
     assert log == [
-        "copies waits for step",
         "pinned",
         "copied to cuda:0 on copies, non-blocking True",
         "event on copies",
@@ -475,6 +478,9 @@ def test_the_order_of_work_on_cuda_streams(monkeypatch):
     del log[:]
     assert loaded.handed_over()[1] == 7
     assert log == ["step waits for event of copies", "memory kept for step"]
+    log.clear()
+    _Loader(lambda step: (torch.ones(2).as_subclass(Made), step), Card.device, copies)(7)
+    assert log[0] == "copies waits for step", "what the batches made there is done first"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

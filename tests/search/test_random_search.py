@@ -643,6 +643,12 @@ def test_checkpoints_that_do_not_fit():
         search.load_state_dict({k: v for k, v in state.items() if k != "scores"})
     with pytest.raises(tn.errors.CheckpointError, match="the optimiser of a checkpoint fits"):
         search.load_state_dict({**state, "optimiser": {}})
+    for scores in (None, [], torch.zeros(1, 1), torch.zeros(())):
+        with pytest.raises(tn.errors.CheckpointError, match="a score for every candidate"):
+            search.load_state_dict({**state, "scores": scores})
+    pruned = {**state["net"], "_extra_state": {"pruned": {"slot": ["a"]}}}
+    with pytest.raises(tn.errors.CheckpointError, match=r"whole space; got .* pruned at slot"):
+        search.load_state_dict({**state, "net": pruned})
     with pytest.raises(tn.errors.CheckpointError, match="supernet of its own space"):
         make(net=compiled(tn.conv(3, 1))).load_state_dict(state)
 

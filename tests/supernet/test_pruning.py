@@ -76,6 +76,24 @@ def test_layers_that_others_use_stay():
     assert net(torch.rand(1, 4, 6, 6)).shape == (1, 4, 6, 6)
 
 
+@pytest.mark.parametrize(
+    "relax", [tn.relax.Softmax(), tn.relax.Sparsemax(), tn.relax.GumbelSoftmax()]
+)
+def test_what_is_left_learns_under_every_relaxation(relax):
+    """Softmax lets options of weight zero take gradients, but not those that are gone."""
+    slot = dict(a=tn.conv_relu(3, 4), b=tn.conv_relu(1, 4), c=tn.resblock(4))
+    net = tn.compile_supernet(tn.lower(tn.choice(slot, name="slot"), (4, 6, 6)), relax)
+    net.prune({"slot": "a"})
+    for parameter in (*net.arch_parameters().values(), *net.weight_parameters()):
+        parameter.grad = None
+    net(torch.rand(1, 4, 6, 6)).sum().backward()
+
+    gradient = net.arch_parameters()["alpha_3"].grad
+    assert gradient is not None
+    assert gradient[0, 0] == 0
+    assert torch.isfinite(gradient).all()
+
+
 def test_a_pruned_state_loads_into_a_fresh_supernet():
     net, fresh = slots(), slots()
     net.prune({"slot[1]": ["b"]})

@@ -1,9 +1,9 @@
-"""What a step checks: its batches, its losses, the checkpoint it goes on from."""
+"""What a step checks: its supernet, its batches, its losses."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from trinas._core.errors import (
-    CheckpointError,
     ConfigError,
     DataError,
     DivergenceError,
@@ -183,81 +182,3 @@ def own_randomness(seed: int, step: int, device: torch.device) -> Iterator[None]
         for index in devices:
             torch.cuda.default_generators[index].manual_seed(number)
         yield
-
-
-def require_keys(state: Any, keys: Collection[str], what: str, *, of: str) -> None:
-    """Check that a checkpoint has the entries it needs.
-
-    Args:
-        state: the checkpoint.
-        keys: what it holds.
-        what: it is one of, for the message.
-        of: the class that gives such a state.
-
-    Raises:
-        CheckpointError: it is no dictionary, or lacks some.
-    """
-    present = set(state) if isinstance(state, dict) else set[str]()
-    missing = [key for key in keys if key not in present]
-    if missing:
-        raise CheckpointError(
-            f"a checkpoint of a {what} holds all of its state",
-            got=f"one without {', '.join(missing)}",
-            fix=f"Load what {of}.state_dict gave.",
-        )
-
-
-def require_plan(saved: Any, own: Mapping[str, Any], what: str, *, free: str) -> None:
-    """Check that a checkpoint was saved under the settings that decide what is still to come.
-
-    Args:
-        saved: those in the checkpoint.
-        own: those of the config, plain values.
-        what: a search or a training, for the message.
-        free: the settings that may change, for the message.
-
-    Raises:
-        CheckpointError: naming the first that differs.
-    """
-    for name, value in own.items():
-        before = saved.get(name) if isinstance(saved, dict) else None
-        if before != value:
-            raise CheckpointError(
-                f"a {what} resumes with the steps and the draws it was planned for",
-                got=f"{name} {before}",
-                at=f"a config of {name} {value}",
-                fix=f"Use the config it was saved with; {free} may change.",
-            )
-
-
-def load_part(part: Any, state: Any, name: str) -> None:
-    """Load the state of a module or optimiser.
-
-    Raises:
-        CheckpointError: it does not fit.
-    """
-    try:
-        part.load_state_dict(state)
-    except CheckpointError:
-        raise
-    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"the {name} of a checkpoint fits what it is loaded into",
-            got=" ".join(str(error).split())[:200],
-            fix="Build it from the same space, model and settings.",
-        ) from error
-
-
-def plain_dtype(dtype: torch.dtype | None) -> str | None:
-    """A dtype as a word, for a checkpoint of plain values."""
-    return None if dtype is None else str(dtype)
-
-
-def as_lists(value: Any) -> Any:
-    """Nested tuples as lists, so that a checkpoint loads with ``weights_only=True``."""
-    return [as_lists(v) for v in value] if isinstance(value, tuple) else value
-
-
-def as_tuples(value: Any) -> Any:
-    """What `as_lists` was given."""
-    return tuple(as_tuples(v) for v in value) if isinstance(value, list) else value

@@ -24,14 +24,10 @@ from trinas.graph import Genotype
 from trinas.search import validators as check
 from trinas.search.candidates import Budget, draw, find_candidates
 from trinas.search.checks import (
-    load_part,
     loss_of,
     own_randomness,
-    plain_dtype,
     require_finite,
-    require_keys,
     require_own_weights,
-    require_plan,
     require_supernet,
     take_batch,
 )
@@ -40,6 +36,14 @@ from trinas.search.config import (
     Halving,
     Loss,
     LrSchedule,
+)
+from trinas.search.loading import (
+    load_optimiser,
+    load_part,
+    plain_dtype,
+    require_keys,
+    require_plan,
+    require_step,
 )
 from trinas.search.stepping import adam, descend, precision, set_rate
 from trinas.supernet import Supernet
@@ -350,17 +354,26 @@ class RandomSearch:
         """
         require_keys(state, _KEYS, "random search", of="RandomSearch")
         require_plan(state["plan"], _plan(self.config), "random search", free="rates and clip")
+        require_step(state["step"], self.total, "random search")
         scores = state["scores"]
         done = max(0, state["step"] - self.config.train_steps)
-        if not 0 <= state["step"] <= self.total or len(scores) != done:
+        if not isinstance(scores, Tensor) or scores.shape != (done,):
+            found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise CheckpointError(
                 "a random search has a score for every candidate that it is past",
-                got=f"step {state['step']} and {len(scores)} scores",
+                got=f"step {state['step']} and scores of {found}",
                 at=f"a search of {self.config.train_steps} + {len(self.candidates)} steps",
                 fix="Load what RandomSearch.state_dict gave.",
             )
+        extra = state["net"].get("_extra_state") if isinstance(state["net"], dict) else None
+        if isinstance(extra, dict) and extra.get("pruned"):
+            raise CheckpointError(
+                "a random search draws from the whole space",
+                got=f"a supernet that was pruned at {next(iter(extra['pruned']))}",
+                fix="Load what RandomSearch.state_dict gave.",
+            )
         load_part(self.net, state["net"], "supernet")
-        load_part(self._optimiser, state["optimiser"], "optimiser")
+        load_optimiser(self._optimiser, self._weights, state["optimiser"], "optimiser")
         self.step = state["step"]
         self._scores = list(scores.to(self._device).unbind())
 

@@ -21,20 +21,25 @@ from torch.func import functional_call
 from trinas._core.errors import CheckpointError, ConfigError, TrinasError
 from trinas.relax import order_penalty
 from trinas.search.checks import (
-    as_lists,
-    as_tuples,
-    load_part,
     loss_of,
     own_randomness,
-    plain_dtype,
-    require_keys,
     require_own_weights,
-    require_plan,
     require_supernet,
     take_batch,
 )
 from trinas.search.config import Batches, Loss, SearchConfig
 from trinas.search.cost_term import CostTerm
+from trinas.search.loading import (
+    as_lists,
+    load_optimiser,
+    load_part,
+    plain_dtype,
+    python_random_state,
+    require_keys,
+    require_plan,
+    require_random_state,
+    require_step,
+)
 from trinas.search.patience import Patience
 from trinas.search.report import StepReport, spreads
 from trinas.search.stepping import adam, descend, forget, precision, set_rate
@@ -381,11 +386,25 @@ class Search:
                 at=f"a search on {self._device}",
                 fix="Move the network before its Search is made.",
             )
+        require_step(state["step"], self.config.total_steps, "search")
+        require_random_state(state["generator"], self._generator)
+        rng = python_random_state(state["rng"])
+        self._check_rest(state)
         load_part(self.net, state["net"], "supernet")
         kept = {id(p) for p in self.net.weight_parameters()}
         self._forget([p for p in self._weights if id(p) not in kept])
-        load_part(self._weight_optimiser, state["weight_optimiser"], "optimiser of the weights")
-        load_part(self._arch_optimiser, state["arch_optimiser"], "optimiser of the architecture")
+        load_optimiser(
+            self._weight_optimiser,
+            self._weights,
+            state["weight_optimiser"],
+            "optimiser of the weights",
+        )
+        load_optimiser(
+            self._arch_optimiser,
+            self._arch_optimiser.param_groups[0]["params"],
+            state["arch_optimiser"],
+            "optimiser of the architecture",
+        )
         # The settings of the config hold, not those of the run that saved.
         for group in self._arch_optimiser.param_groups:
             group.update(lr=self.config.arch_lr, betas=self.config.arch_betas)
@@ -395,7 +414,21 @@ class Search:
         if self._cost is not None and state["cost_weight"] is not None:
             self.cost_weight = state["cost_weight"]
         self._generator.set_state(state["generator"].cpu())
-        self._rng.setstate(as_tuples(state["rng"]))
+        self._rng.setstate(rng)
+
+    def _check_rest(self, state: dict[str, Any]) -> None:
+        weight, idle = state["cost_weight"], state["idle"]
+        if weight is not None and (not isinstance(weight, int | float) or not weight >= 0):
+            raise CheckpointError(
+                "the weight of the cost in a checkpoint is a number from 0 on", got=repr(weight)
+            )
+        known = isinstance(idle, list) and all(isinstance(count, int) for count in idle)
+        if not known or len(idle) not in (0, self.net.graph.slots):
+            raise CheckpointError(
+                "a checkpoint counts idle steps for every option, or for none",
+                got=repr(idle)[:80],
+                at=f"a space of {self.net.graph.slots} options",
+            )
 
 
 _KEYS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -40,7 +41,7 @@ def descend(
     clip: float | None,
     what: str,
     at: str,
-) -> Tensor | float:
+) -> Tensor:
     """One step along the gradients, clipped.
 
     Args:
@@ -57,13 +58,10 @@ def descend(
     Raises:
         DivergenceError: the norm is not finite, on the CPU, before anything moves.
     """
-    unsound: Tensor | float = 0.0
-    if clip is not None:
-        norm = nn.utils.clip_grad_norm_(parameters, clip)
-        require_finite(norm, what, at=at)
-        unsound = 0.0 * norm
+    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+    require_finite(norm, what, at=at)
     optimiser.step()
-    return unsound
+    return 0.0 * norm
 
 
 def precision(x: Tensor, dtype: torch.dtype | None) -> torch.autocast:

@@ -10,15 +10,19 @@ from torch import Tensor, nn
 
 from trinas._core.errors import ConfigError
 from trinas.search.checks import (
-    load_part,
     loss_of,
     own_randomness,
-    plain_dtype,
-    require_keys,
-    require_plan,
     take_batch,
 )
 from trinas.search.config import Batches, Loss, TrainConfig
+from trinas.search.loading import (
+    load_optimiser,
+    load_part,
+    plain_dtype,
+    require_keys,
+    require_plan,
+    require_step,
+)
 from trinas.search.report import StepReport
 from trinas.search.stepping import adam, descend, precision, set_rate
 
@@ -128,8 +132,9 @@ class Training:
         """
         require_keys(state, _KEYS, "training", of="Training")
         require_plan(state["plan"], _plan(self.config), "training", free="rate, schedule and clip")
+        require_step(state["step"], self.config.steps, "training")
         load_part(self.model, state["model"], "model")
-        load_part(self._optimiser, state["optimiser"], "optimiser")
+        load_optimiser(self._optimiser, self._weights, state["optimiser"], "optimiser")
         self.step = state["step"]
 
 

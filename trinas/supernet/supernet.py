@@ -144,6 +144,9 @@ class Supernet(nn.Module):
         weights, odds, open_slots = self.architecture.relaxed(
             self._progress, generator, sample=sample
         )
+        # What was dropped for good takes no gradient, whatever its relaxation says.
+        if 0 in self._left:
+            open_slots = [slot for slot in open_slots if self._left[slot]]
         return Mixture.from_weights(self.graph, weights, odds, open_slots=open_slots)
 
     @torch.no_grad()
