@@ -18,6 +18,11 @@ import torch
 from examples.sr_trilevel.writing import writing
 from trinas import errors
 
+try:
+    import fcntl
+except ImportError:  # not where there is no POSIX
+    fcntl = None
+
 CHECKPOINT = "checkpoint.pt"
 
 _PARTS = ("identity", "search", "training")
@@ -89,9 +94,43 @@ def _handled(handler: Callable[[int, object], None], *numbers: signal.Signals) -
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the checkpoint of a run; the last good one stays until the new one is whole."""
+    """Write the checkpoint of a run; the last good one stays until the new one is whole.
+
+    Raises:
+        OSError: it cannot be written, for want of room perhaps.
+    """
     with writing(folder / CHECKPOINT) as aside:
-        torch.save(dict(state), aside)
+        try:
+            torch.save(dict(state), aside)
+        except RuntimeError as error:  # torch's own, for whatever the system says
+            raise OSError(f"{folder / CHECKPOINT} cannot be written: {_line(error)}") from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """A folder for one run at a time: while the block lasts, no other process gets it.
+
+    Raises:
+        ConfigError: another one has it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise errors.ConfigError(
+            "one run at a time works in a folder",
+            got="another process that does",
+            at=folder,
+            fix="Wait for it, or give another --out.",
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
@@ -126,17 +165,18 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def check_identity(saved: Mapping[str, Any], mine: Mapping[str, Any], folder: Path) -> None:
+def check_identity(saved: Any, mine: Mapping[str, Any], folder: Path) -> None:
     """Refuse to go on with other settings than those a run was started with.
 
     Raises:
         CheckpointError: naming the first that differs, with both values.
     """
+    before = saved if isinstance(saved, Mapping) else {}
     for what, value in mine.items():
-        if saved.get(what) != value:
+        if before.get(what) != value:
             raise errors.CheckpointError(
                 f"a run resumes with its own {what}",
-                got=_difference(saved.get(what), value),
+                got=_difference(before.get(what), value),
                 at=folder / CHECKPOINT,
                 fix="Use the command line the run was started with, or another --out.",
             )
@@ -155,7 +195,7 @@ def restoring(folder: Path) -> Iterator[None]:
     except errors.CheckpointError as error:
         at = path if error.at is None else f"{error.at}, {path}"
         raise errors.CheckpointError(error.rule, got=error.got, at=at, fix=error.fix) from None
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise errors.CheckpointError(
             "a checkpoint fits the program that reads it",
             got=_line(error),

@@ -11,7 +11,7 @@ import attrs
 from scipy.stats import t as student
 
 from examples.sr_trilevel.records import Mean, Record
-from examples.sr_trilevel.results import NOT_RUN, Results, protocols_of, recipe_size
+from examples.sr_trilevel.results import NOT_RUN, Results, protocols_of, recipe_size, sets_of
 from examples.sr_trilevel.sheets import Sheet
 
 # -- measures ------------------------------------------------------------------------------
@@ -239,12 +239,21 @@ def compared(claim: Claim, one: Record, other: Record) -> tuple[str, str, str, s
     if first is None or second is None:
         return None
     means = Mean.of(first), Mean.of(second)
+    if "dB" in claim.measure and _pictures(one) != _pictures(other):
+        return str(means[0]), str(means[1]), "", "of other pictures"
     difference = means[0].mean - means[1].mean
     pairs = _same_networks(one, other)
     margin = interval(first, second, pairs=pairs)
     shown = f"{difference:+.2f}" + ("" if margin is None else f" ± {margin:.2f}")
     said = verdict(difference, margin, claim.than[0])
     return str(means[0]), str(means[1]), shown + " (in pairs)" * pairs, said
+
+
+def _pictures(record: Record) -> Any:
+    """What scores are of: the first set, how many pictures were held out, and the protocol."""
+    run = record["runs"][0]
+    protocol = run["stages"]["trained"]["protocol"]
+    return next(iter(sets_of(record)), None), run.get("held_out"), protocol
 
 
 def _same_networks(one: Record, other: Record) -> bool:

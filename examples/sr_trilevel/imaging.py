@@ -338,13 +338,24 @@ def picture_files(root: Path) -> dict[str, Path]:
 
     A picture is told by its extension, of `EXTENSIONS`. Hidden files and folders
     (`._0001.png`) are no pictures.
+
+    Raises:
+        DataError: a name is no text, and could be written into no result.
     """
     files = {}
     for file in root.rglob("*"):
         below = file.relative_to(root)
         hidden = any(part.startswith(".") for part in below.parts)
         if file.suffix.lower() in EXTENSIONS and not hidden and file.is_file():
-            files[below.as_posix()] = file
+            name = below.as_posix()
+            if not name.isprintable():
+                raise errors.DataError(
+                    "a picture has a name that can be written down",
+                    got=ascii(name),
+                    at=ascii(str(root)),
+                    fix="Rename the file.",
+                )
+            files[name] = file
     return dict(sorted(files.items()))
 
 

@@ -311,7 +311,34 @@ def find_recipe(name: str) -> Recipe:
             at=name,
             fix="Leave out one of the variants.",
         )
-    return attrs.evolve(recipe, **changed, name=name) if wanted else recipe
+    recipe = attrs.evolve(recipe, **changed, name=name) if wanted else recipe
+    _used(recipe, changed)
+    return recipe
+
+
+def _used(recipe: Recipe, changed: Collection[str]) -> None:
+    """Refuse variants of the order, or of the relaxation, where there is none of them.
+
+    Raises:
+        ConfigError: naming what would be ignored, and by what.
+    """
+    ignored = {
+        "order_strength": recipe.paths != "tree" or recipe.strategy == "random",
+        "order_form": recipe.paths != "tree"
+        or recipe.strategy == "random"
+        or recipe.relaxation in ("softmax", "gumbel")
+        or not recipe.order_strength,
+        "relaxation": recipe.strategy == "random",
+    }
+    names = [what for what, in_vain in ignored.items() if what in changed and in_vain]
+    if names:
+        raise tn.errors.ConfigError(
+            "every variant of a recipe changes something",
+            got=f"{' and '.join(names)} with paths {recipe.paths}, relaxation {recipe.relaxation}, "
+            f"strategy {recipe.strategy}, order {recipe.order_strength:g}",
+            at=recipe.name,
+            fix="Leave out one of the variants.",
+        )
 
 
 def _known(what: str, wanted: str, known: Collection[str], name: str) -> None:

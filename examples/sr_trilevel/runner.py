@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import trinas as tn
 from examples.sr_trilevel.checkpoint import (
+    alone_in,
     check_identity,
     load_checkpoint,
     restoring,
@@ -123,7 +124,10 @@ class Run:
         if state is not None:  # before thousands of pictures are read
             check_identity(state["identity"], self.identity, out)
         self.sets = self._sets(sets)
-        self.identity["sets"] = ", ".join(sorted(self.sets)) or None
+        self.identity["sets"] = ", ".join(
+            f"{name} [{_digest(b''.join(i.numpy().tobytes() for i in images.values()))}]"
+            for name, images in self.sets.items()
+        )
         self.split = self._pictures(data, skip_bad)
         self.identity["pictures"] = f"{self.split} [{_digest(self.split.listing().encode())}]"
         self._prefetched = ExitStack()
@@ -224,10 +228,10 @@ class Run:
     def go(self) -> list[Row]:
         """Do what is left of the run and write its results."""
         self.out.mkdir(parents=True, exist_ok=True)
-        if not self._resumed:
-            self._begin()
-        self._greet()
-        with self._prefetched:
+        with alone_in(self.out), self._prefetched:
+            if not self._resumed:
+                self._begin()
+            self._greet()
             self._keep(self.search)
             genotype = self.strategy.genotype()
             genotype.save(self.out / "genotype.json")
@@ -238,7 +242,7 @@ class Run:
                 if self.finetuning is None:
                     self.finetuning = self._new_finetuning(self.training.model)
                 self._keep(self.finetuning, "finetune")
-        return self._finish(genotype, self.training.model)
+            return self._finish(genotype, self.training.model)
 
     def _begin(self) -> None:
         aside = set_aside(self.out, FILES)

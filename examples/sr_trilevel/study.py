@@ -192,7 +192,7 @@ def _run(job: Job, options: argparse.Namespace, now: _Now) -> float:
 def _go_on(job: Job, options: argparse.Namespace, now: _Now) -> float:
     job.folder.mkdir(parents=True, exist_ok=True)
     clock = job.folder / "seconds"
-    before = float(clock.read_text()) if clock.exists() else 0.0
+    before = _seconds(clock)
     if (job.folder / "results.json").exists():
         _check_settings(job, options)
         return before
@@ -222,18 +222,28 @@ def _go_on(job: Job, options: argparse.Namespace, now: _Now) -> float:
         status = child.wait()
         now.running.discard(child)
     took = before + time.monotonic() - started
-    clock.write_text(f"{took:.0f}\n", encoding="utf-8")
+    with writing(clock) as aside:
+        aside.write_text(f"{took:.0f}\n", encoding="utf-8")
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     if status != 0:
         last = (job.folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise tn.errors.ConfigError(
             "every run of a study comes to its end",
-            got="".join(last) or f"exit status {status}",
+            got=f"one killed by signal {-status}" if status < 0 else "".join(last) or status,
             at=f"{job.recipe}, seed {job.seed}",
             fix=f"See {job.folder / 'log.txt'}; the same command goes on from there.",
         )
     return took
+
+
+def _seconds(clock: Path) -> float:
+    """What a run took so far; damaged, it counts for nothing."""
+    try:
+        value = float(clock.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 def _check_settings(job: Job, options: argparse.Namespace) -> None:
@@ -250,6 +260,7 @@ def _check_settings(job: Job, options: argparse.Namespace) -> None:
         "sets": list(options.sets),
         "teacher": options.teacher,
         "features": options.features,
+        "compile": options.compile,
     }
     for name, value in wanted.items():
         if found.get(name) != value:

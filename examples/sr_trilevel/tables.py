@@ -22,6 +22,7 @@ from typing import Any
 import trinas as tn
 from examples.sr_trilevel.claims import claims_sheet
 from examples.sr_trilevel.command import ending, parser_of
+from examples.sr_trilevel.imaging import existing_folder
 from examples.sr_trilevel.paper import (
     PaperRow,
     Table,
@@ -48,6 +49,7 @@ from examples.sr_trilevel.results import (
 )
 from examples.sr_trilevel.sheets import Sheet
 from examples.sr_trilevel.space import paper_architecture, paper_architectures
+from examples.sr_trilevel.writing import writing
 
 _PLACE = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -400,10 +402,14 @@ def _go(options: argparse.Namespace) -> None:
     if options.draw is not None:
         print("\n".join(map(str, draw(Path(options.draw)))))
         return
+    for given in (options.results, options.networks):
+        existing_folder(given)
     results = Results.load(Path(options.results), Path(options.networks), sizes)
     if options.page is not None:
         page = Path(options.page)
-        page.write_text(filled(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+        text = filled(page.read_text(encoding="utf-8"), results)
+        with writing(page) as aside:
+            aside.write_text(text, encoding="utf-8")
         return
     for name in options.table or sheets():
         sheet = sheets()[name](results)

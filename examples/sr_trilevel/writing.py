@@ -14,7 +14,12 @@ def writing(path: Path) -> Iterator[Path]:
 
     What lies there stays until then, and if the block fails. Folders are made if needed. Another
     process that writes the same file at the same time does no harm.
+
+    Raises:
+        OSError: what lies there is no file, which would be gone.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file that can be replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

@@ -15,6 +15,7 @@ import torch
 import trinas as tn
 from examples.sr_trilevel import checkpoint, outputs
 from examples.sr_trilevel.checkpoint import (
+    alone_in,
     load_checkpoint,
     restoring,
     save_checkpoint,
@@ -23,6 +24,7 @@ from examples.sr_trilevel.checkpoint import (
     terminating_as_interrupt,
 )
 from examples.sr_trilevel.outputs import Progress, Row, write_table
+from examples.sr_trilevel.writing import writing
 
 PROTOCOL = "x4, as everybody does"
 
@@ -324,6 +326,39 @@ def test_only_a_runs_own_files_are_set_aside(tmp_path):
     (tmp_path / "b.txt").write_text("later")
     set_aside(tmp_path, ("a.txt", "b.txt"))
     assert [path.name for path in (tmp_path / "previous").iterdir()] == ["b.txt"]
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path):
+    with alone_in(tmp_path):
+        with pytest.raises(tn.errors.ConfigError, match="one run at a time"), alone_in(tmp_path):
+            pass
+        (tmp_path / "other").mkdir()
+        with alone_in(tmp_path / "other"):
+            pass
+    with alone_in(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_checkpoint_for_which_there_is_no_room(tmp_path, monkeypatch):
+    """torch raises an error of its own then."""
+    (tmp_path / "checkpoint.pt").write_text("the last good one")
+
+    def full(state, path):
+        path.write_text("half")
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"checkpoint\.pt cannot be written: RuntimeError: .enforce"):
+        save_checkpoint(tmp_path, {})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the last good one"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    no_file = pytest.raises(OSError, match="is no file that can be replaced")
+    with no_file, writing(tmp_path / "folder"):
+        pass
+    assert (tmp_path / "folder").is_dir()
 
 
 def test_a_finished_run_that_was_set_aside_stays_there(tmp_path):

@@ -11,6 +11,7 @@ from html import unescape
 from itertools import pairwise
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -287,6 +288,22 @@ def test_a_verdict_follows_from_the_numbers():
     assert judged([29.0, 29.2], [29.0, 29.2], direction="no less") == "open"
 
 
+def test_scores_of_other_pictures_are_not_compared():
+    claim = Claim("words", "whose", "PSNR, dB", "one", ("more", "other"))
+    one, other = (record_of(name, [run_of(i) for i in range(3)]) for name in ("r/one", "r/other"))
+    assert compared(claim, one, other) is not None
+    for run in other["runs"]:
+        sets = run["stages"]["trained"]["sets"]
+        run["stages"]["trained"]["sets"] = dict(reversed(sets.items()))
+
+    numbers = compared(claim, one, other)
+    assert numbers is not None
+    assert numbers[2:] == ("", "of other pictures")
+    same = compared(attrs.evolve(claim, measure="multiply-adds, G"), one, other)
+    assert same is not None
+    assert same[3] != "of other pictures"
+
+
 def test_the_same_networks_are_compared_in_pairs():
     first, second = [28.0, 29.0, 30.0], [27.9, 28.85, 29.9]
 
@@ -424,6 +441,7 @@ def test_the_command_prints_what_is_asked_for(tmp_path, capsys):
     below = tmp_path / "aim2020"
     below.mkdir()
     (below / "x.json").write_text(json.dumps(record_of("tiny/lambda-0.1", [run_of(psnr=27.65)])))
+    (tmp_path / "nothing").mkdir()
     given = ["--results", str(tmp_path), "--networks", str(tmp_path / "nothing")]
 
     assert main([*given, "--table", "5", "3", "--size", "tiny"]) == 0
@@ -437,6 +455,10 @@ def test_the_command_prints_what_is_asked_for(tmp_path, capsys):
     assert "29.87" not in text
 
     page = tmp_path / "page.md"
+    page.write_text("as it was")
+    assert main(["--results", str(tmp_path / "nowhere"), "--page", str(page)]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert page.read_text() == "as it was"
     page.write_text("before\n<!-- results: 5 -->\nold\n<!-- end -->\nafter\n")
     assert main([*given, "--page", str(page)]) == 0
     text = page.read_text()

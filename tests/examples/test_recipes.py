@@ -262,6 +262,24 @@ def test_what_a_given_network_would_ignore(name):
     assert find_recipe("paper/table7+visual").finetune
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tiny/hinge+softmax", "order_form with paths tree, relaxation softmax"),
+        ("tiny/strict+gumbel", "order_form with"),
+        ("tiny/hinge+trellis", "order_form with paths trellis"),
+        ("tiny/lambda-0+bilevel", "order_strength with paths fixed"),
+        ("tiny/hinge+lambda-0", "order_form with .* order 0"),
+        ("tiny/random+softmax", "relaxation with .* strategy random"),
+        ("tiny/random+lambda-0", "order_strength with .* strategy random"),
+    ],
+)
+def test_what_another_variant_leaves_no_place_for(name, text):
+    with pytest.raises(tn.errors.ConfigError, match=rf"changes something; got {text}"):
+        find_recipe(name)
+    assert find_recipe("tiny/softmax+lambda-0").order_strength == 0, "a term of the loss"
+
+
 def test_every_row_of_the_paper_compiles_as_published():
     """Recipes by several variants, which are named nowhere else."""
     rows = [row for table in paper_tables().values() for row in table.rows]

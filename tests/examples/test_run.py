@@ -247,10 +247,10 @@ def test_a_run_before_this_one_is_set_aside(tiny, folder, tmp_path, capsys):
     earlier = {path.name: path.read_bytes() for path in out.iterdir()}
     assert "earlier run" not in capsys.readouterr().out
 
-    for _ in range(2):
+    for aside in ("previous", "previous-2"):
         assert main(command) == 0
-        assert f"earlier run left is in {out / 'previous'}" in capsys.readouterr().out
-        kept = {path.name: path.read_bytes() for path in (out / "previous").iterdir()}
+        assert f"earlier run left is in {out / aside}\n" in capsys.readouterr().out
+        kept = {path.name: path.read_bytes() for path in (out / aside).iterdir()}
         assert kept == earlier
         earlier = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
