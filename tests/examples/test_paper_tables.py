@@ -390,6 +390,41 @@ def test_the_page_holds_the_present_results():
     assert set(re.findall(r"<!-- results: ([\w-]+) -->", page)) == set(sheets())
 
 
+def test_the_readme_says_what_the_results_say():
+    """Every number of its summary, found where it was put down."""
+    text = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
+    found = Results.load()
+    rows = {row[2]: row for row in sheets()["claims"](found).rows}
+
+    def difference(words):
+        first, _, second = rows[words][6].removesuffix(" (in pairs)").partition(" ± ")
+        return float(first), float(second), rows[words][-1]
+
+    gap, _, said = difference("gap, dB: `lambda-0.1` less than `softmax`")
+    assert (f"softmax loses {-gap:.2f} dB of" in text, said) == (True, "holds")
+    early = "PSNR after a third of training, dB: `lambda-0.1` more than `scratch`"
+    mean, margin, said = difference(early)
+    assert (f"{mean:+.2f} ± {margin:.2f} dB after a third" in text, said) == (True, "holds")
+    assert difference("PSNR, dB: `lambda-0.1` more than `scratch`")[-1] == "open"
+    mean, margin, said = difference("PSNR, dB: `efficient` more than `lambda-0.1`")
+    assert (f"by {mean:.2f} ± {margin:.2f} dB on Set5" in text, said) == (True, "holds")
+    bsrn, table9 = (found.records[f"cores/{name}"]["runs"][0] for name in ("bsrn_m", "table9"))
+    told = {"{:.2f} M parameters comes to {:.2f} dB": bsrn, "{:.2f} M to {:.2f} dB": table9}
+    for words, run in told.items():
+        trained = run["stages"]["trained"]
+        assert words.format(trained["params"] / 1e6, trained["sets"]["Set5"]["psnr"]) in text
+    (paper,) = paper_tables()["9"].rows
+    assert f"the paper has {paper.psnr[0]} dB for it" in text
+    steps = find_recipe("paper/table9").train.steps / table9["steps"][1]
+    assert f"{steps:.0f} times as many steps" in text
+    for words in (
+        "PSNR, dB: `lambda-0.1` more than `random`",
+        "PSNR, dB: `third` more than `trellis+third`",
+        "PSNR, dB: `third` more than `bilevel+third`",
+    ):
+        assert difference(words)[-1] == "open"
+
+
 def test_a_page_that_is_behind_is_found():
     page = PAGE.read_text(encoding="utf-8")
     results = results_of(record_of("tiny/lambda-0", [run_of(psnr=12.34)]))
