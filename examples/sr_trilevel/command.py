@@ -55,7 +55,8 @@ def ending(
         with terminating_as_interrupt():
             work()
     except (errors.TrinasError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        print(f"error: {error}{notes}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)

@@ -96,16 +96,44 @@ def load_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     found = {}
     for file in sorted(folder.glob("*.json")):
         record = read_json(file, fix="Remove the file, or run its study again.")
-        if not isinstance(record, dict) or not {"recipe", "command", "runs"} <= set(record):
+        missing = _missing(record)
+        if missing is not None:
             raise tn.errors.CheckpointError(
                 "a folder of results holds what studies put down",
-                got="something else",
+                got=f"a file without {missing}",
                 at=file,
-                fix="Move the file elsewhere.",
+                fix="Move the file elsewhere, or run its study again.",
             )
-        find_recipe(record["recipe"])
+        try:
+            find_recipe(record["recipe"])
+        except tn.TrinasError as error:
+            error.add_note(f"in {file}")
+            raise
         found[record["recipe"]] = record
     return found
+
+
+_OF_A_RECORD = ("recipe", "command", *_PLACES, "runs")
+_OF_A_RUN = ("seed", "path", "entropy", "steps", "stages", "genotype", "curve", "seconds")
+
+
+def _missing(record: object) -> str | None:
+    """What a record lacks, or its runs."""
+    if not isinstance(record, dict):
+        return ", ".join(_OF_A_RECORD)
+    absent = [key for key in _OF_A_RECORD if key not in record]
+    if absent:
+        return ", ".join(absent)
+    runs = record["runs"]
+    if not isinstance(runs, list) or not runs:
+        return "any run"
+    for run in runs:
+        absent = [key for key in _OF_A_RUN if not isinstance(run, dict) or key not in run]
+        if absent:
+            return f"{', '.join(absent)} of a run"
+        if not isinstance(run["stages"], dict) or "trained" not in run["stages"]:
+            return "the trained network of a run"
+    return None
 
 
 def recipe_of(record: Record) -> Recipe:

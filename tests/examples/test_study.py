@@ -186,6 +186,27 @@ def test_what_differs_is_that_of_the_recipe_as_it_was(runs, tmp_path, monkeypatc
     assert (recipe.search.total_steps, recipe.train.steps, recipe.paths) == (3, 2, "trellis")
 
 
+def test_a_record_without_something_is_told_with_its_file(runs, tmp_path, capsys):
+    command = ["smoke/trellis", "--seeds", "0", "--out", str(tmp_path / "runs")]
+    assert main([*command, "--results", str(tmp_path / "results")]) == 0
+    file = tmp_path / "results" / "smoke-trellis.json"
+    record = json.loads(file.read_text())
+    (run,) = record["runs"]
+    for damaged, text in (
+        ({**record, "runs": []}, "without any run"),
+        ({**record, "runs": [{**run, "stages": {}}]}, "without the trained network of a run"),
+        ({**record, "runs": [{k: v for k, v in run.items() if k != "path"}]}, "path of a run"),
+        ({k: v for k, v in record.items() if k != "date"}, "without date"),
+    ):
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(tn.errors.CheckpointError, match=rf"{text}; at .*trellis\.json"):
+            load_results(file.parent)
+    file.write_text(json.dumps({**record, "recipe": "tiny/nothing"}))
+    with pytest.raises(tn.errors.UnknownNameError) as caught:
+        load_results(file.parent)
+    assert str(file) in caught.value.__notes__[0]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": "smoke/trellis"}'])
 def test_results_that_are_none(content, runs, tmp_path, capsys):
     (tmp_path / "other.json").write_text(content)
