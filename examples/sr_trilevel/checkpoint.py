@@ -118,16 +118,17 @@ def alone_in(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise errors.ConfigError(
-            "one run at a time works in a folder",
-            got="another process that does",
-            at=folder,
-            fix="Wait for it, or give another --out.",
-        ) from None
-    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.ConfigError(
+                "one run at a time works in a folder",
+                got="another process that does",
+                at=folder,
+                fix="Wait for it, or give another --out.",
+            ) from None
+        except OSError:
+            pass  # a file system without such locks
         yield
     finally:
         os.close(handle)

@@ -81,8 +81,9 @@ class Progress:
             now = time.monotonic()
             due = report.step % -(-report.total // LINES_PER_STAGE) == 0
             due = due or report.step == report.total
-            silent = now - spoken > LONGEST_SILENCE
-            if due or silent or self._saving_is_due(now):
+            silence = SECONDS_BETWEEN_UPDATES if self._terminal else LONGEST_SILENCE
+            shown = due or now - spoken > silence
+            if shown or self._saving_is_due(now):
                 # An accelerator has steps queued: waiting for them is their time, not that of
                 # what comes next.
                 float(report.loss)
@@ -96,7 +97,7 @@ class Progress:
             if due:
                 measured = self._psnr()
                 self.curve.append([phase, report.step, round(measured, 3)])
-            if due or silent or (self._terminal and now - spoken > SECONDS_BETWEEN_UPDATES):
+            if shown:
                 done, left = report.step - first, report.total - report.step
                 seconds = (now - started) / done * left if done else math.nan
                 self._print(self._line(phase, report, seconds if left else 0.0, measured))

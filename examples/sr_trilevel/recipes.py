@@ -323,11 +323,13 @@ def _used(recipe: Recipe, changed: Collection[str]) -> None:
         ConfigError: naming what would be ignored, and by what.
     """
     ignored = {
-        "order_strength": recipe.paths != "tree" or recipe.strategy == "random",
+        "order_strength": recipe.paths != "tree"
+        or recipe.strategy == "random"
+        or (recipe.order_form == "strict" and recipe.relaxation not in ("softmax", "gumbel")),
         "order_form": recipe.paths != "tree"
         or recipe.strategy == "random"
         or recipe.relaxation in ("softmax", "gumbel")
-        or not recipe.order_strength,
+        or not (recipe.order_strength or recipe.order_form == "strict"),
         "relaxation": recipe.strategy == "random",
     }
     names = [what for what, in_vain in ignored.items() if what in changed and in_vain]

@@ -187,7 +187,9 @@ def require_alike(before: Record, new: Record) -> None:
     else:  # of an earlier version
         _, steps = before["runs"][0]["steps"]
         pairs["steps of training"] = (steps, new["settings"]["train"]["steps"])
-    for option in ("--data", "--teacher", "--sets"):
+    options = ["--data", "--teacher", "--sets"]
+    options += ["--features"] if find_recipe(new["recipe"]).loss.perceptual else []
+    for option in options:
         pairs[option] = tuple(" ".join(_behind(r["command"], option)) for r in (before, new))
     for what, (one, other) in pairs.items():
         if one != other:

@@ -295,16 +295,17 @@ class Run:
         """
         with stopping_between_steps() as stop:
             self._weigh(stage)
+            over = False  # apart from what was asked: a signal while this is saved is the first
             for _ in self._progress.follow(stage, name):
                 self._weigh(stage)
-                stop.asked = stop.asked or time.monotonic() > self._end
-                if stop.asked:
+                over = time.monotonic() > self._end
+                if stop.asked or over:
                     break
                 if self._progress.time_to_save():
                     self._save()
             self._progress.close()
             self._save()
-        if stop.asked:
+        if stop.asked or over:
             raise KeyboardInterrupt
 
     def _weigh(self, stage: Stage) -> None:

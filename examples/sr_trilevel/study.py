@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -133,21 +134,23 @@ def _go(options: argparse.Namespace) -> None:
             recipe: [pool.submit(_run, job, options, now) for job in of_recipe]
             for recipe, of_recipe in jobs.items()
         }
-        for recipe, futures in pending.items():
-            try:
+        try:
+            for recipe, futures in pending.items():
                 seconds = [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for child in list(now.running):
-                    child.terminate()  # leaves a checkpoint to go on from
-                raise
-            here = environment(device_named(options.device))
-            runs = [told(j.folder, took, here) for j, took in zip(jobs[recipe], seconds)]
-            record = {**facts[recipe], "runs": runs}
-            record = joined(known[recipe], record) if recipe in known else placed(record)
-            with writing(record_file(results, recipe)) as aside:
-                aside.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-            print(f"{recipe}: {line_of(record)}", flush=True)
+                here = environment(device_named(options.device))
+                runs = [told(j.folder, took, here) for j, took in zip(jobs[recipe], seconds)]
+                record = {**facts[recipe], "runs": runs}
+                before = load_results(results).get(recipe)
+                record = placed(record) if before is None else joined(before, record)
+                with writing(record_file(results, recipe)) as aside:
+                    aside.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+                print(f"{recipe}: {line_of(record)}", flush=True)
+        except BaseException:
+            now.over = True
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in list(now.running):
+                child.terminate()  # leaves a checkpoint to go on from
+            raise
     print(f"put down in {results}")
 
 
@@ -219,6 +222,8 @@ def _go_on(job: Job, options: argparse.Namespace, now: _Now) -> float:
             command, stdout=log, stderr=log, env=surroundings, start_new_session=True
         )
         now.running.add(child)
+        if now.over:
+            child.terminate()
         status = child.wait()
         now.running.discard(child)
     took = before + time.monotonic() - started
@@ -278,8 +283,12 @@ def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
     given = [f"--seeds {' '.join(map(str, options.seeds))}"]
     for name in ("data", "teacher", "teacher_cache", "features", "device"):
         value = getattr(options, name)
-        given += [f"--{name.replace('_', '-')} {Path(value).name}"] if value is not None else []
-    given += [f"--sets {' '.join(Path(s).name for s in options.sets)}"] if options.sets else []
+        given += (
+            [f"--{name.replace('_', '-')} {shlex.quote(Path(value).name)}"]
+            if value is not None
+            else []
+        )
+    given += [f"--sets {shlex.join(Path(s).name for s in options.sets)}"] if options.sets else []
     given += ["--skip-bad"] if options.skip_bad else []
     given += ["--compile"] if options.compile else []
     given += [f"--jobs {options.jobs}"] if options.jobs > 1 else []

@@ -270,6 +270,7 @@ def test_what_a_given_network_would_ignore(name):
         ("tiny/hinge+trellis", "order_form with paths trellis"),
         ("tiny/lambda-0+bilevel", "order_strength with paths fixed"),
         ("tiny/hinge+lambda-0", "order_form with .* order 0"),
+        ("tiny/lambda-0.01+strict", "order_strength with"),
         ("tiny/random+softmax", "relaxation with .* strategy random"),
         ("tiny/random+lambda-0", "order_strength with .* strategy random"),
     ],
