@@ -10,30 +10,24 @@ from typing import Any
 import attrs
 from scipy.stats import t as student
 
-from examples.sr_trilevel.records import Mean, Record
+from examples.sr_trilevel.records import Mean, Record, entropy_of, gap_of, length_of, values
 from examples.sr_trilevel.results import NOT_RUN, Results, protocols_of, recipe_size, sets_of
 from examples.sr_trilevel.sheets import Sheet
 
 # -- measures ------------------------------------------------------------------------------
 
 
-def _per_run(path: Callable[[Record], float | None]) -> Callable[[Record], list[float] | None]:
-    def of(record: Record) -> list[float] | None:
-        values = [path(run) for run in record["runs"]]
-        return None if None in values else [v for v in values if v is not None]
-
-    return of
+def _per_run(of: Callable[[Record], float | None]) -> Callable[[Record], list[float] | None]:
+    return lambda record: values(record, of)
 
 
 def _entropy(which: str) -> Callable[[Record], float | None]:
-    return lambda run: None if run["entropy"] is None else run["entropy"][which]
+    return lambda run: entropy_of(run, which)
 
 
 def _gap(run: Record) -> float | None:
-    stages = run["stages"]
-    if "supernet" not in stages:
-        return None
-    return abs(stages["supernet"]["psnr"] - stages["derived"]["psnr"])
+    gap = gap_of(run)
+    return None if gap is None else abs(gap)
 
 
 def _psnr(run: Record) -> float:
@@ -60,7 +54,7 @@ MEASURES: dict[str, Callable[[Record], list[float] | None]] = {
     "entropy of operations": _per_run(_entropy("alpha")),
     "entropy of paths": _per_run(_entropy("beta")),
     "gap either way, dB": _per_run(_gap),
-    "blocks on the path": _per_run(lambda run: len(run["path"].split("-"))),
+    "blocks on the path": _per_run(length_of),
     "parameters, thousands": _per_run(_trained("params", 1e3)),
     "multiply-adds, G": _per_run(_trained("macs", 1e9)),
     "PSNR, dB": _per_run(_psnr),

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
@@ -194,9 +193,8 @@ def _unfinished(state: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
 def _recipe(saved: Mapping[str, Any], folder: Path) -> Recipe:
     """The recipe of a run, as far as its space depends on it.
 
-    What the space depends on are numbers, words and sequences of these; settings of the search
-    and of training stay those of today's recipe. A recipe of a variant (``SIZE/VARIANT``) differs
-    from that of its size in such fields.
+    A recipe of a variant (``SIZE/VARIANT``) differs from that of its size in fields that
+    `Recipe.with_plain` takes over.
     """
     size = str(saved["name"]).partition("/")[0]
     if size not in RECIPES:
@@ -206,10 +204,4 @@ def _recipe(saved: Mapping[str, Any], folder: Path) -> Recipe:
             at=folder / CHECKPOINT,
             fix=f"Known are {', '.join(RECIPES)}.",
         )
-    fields = {field.name for field in attrs.fields(Recipe)} & set(saved)
-    plain = {
-        field: tuple(value) if isinstance(value, list) else value
-        for field, value in saved.items()
-        if field in fields and not isinstance(value, dict)
-    }
-    return attrs.evolve(RECIPES[size](), **plain)
+    return RECIPES[size]().with_plain(saved)

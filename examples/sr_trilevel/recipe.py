@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -195,6 +195,20 @@ class Recipe:
         schedule = tn.Halving((1 / 8, 1 / 4, 1 / 2, 3 / 4))
         steps = round(self.finetune * self.train.steps)
         return attrs.evolve(self.training(), steps=steps, schedule=schedule)
+
+    def with_plain(self, saved: Mapping[str, Any]) -> Recipe:
+        """This recipe, with those numbers, words and sequences of these that `to_json` wrote.
+
+        All that the space depends on is among them. Settings of the search, of training and of the
+        loss stay; what is not known, or was not yet, is left out.
+        """
+        known = {field.name for field in attrs.fields(Recipe)}
+        plain = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in saved.items()
+            if name in known and not isinstance(value, dict)
+        }
+        return attrs.evolve(self, **plain)
 
     def to_json(self) -> str:
         """The recipe as text, for the run folder and for checks on resuming."""

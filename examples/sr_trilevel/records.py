@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -93,24 +93,32 @@ def load_results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     Raises:
         CheckpointError: a file is damaged, or something else.
     """
-    found = {}
-    for file in sorted(folder.glob("*.json")):
-        record = read_json(file, fix="Remove the file, or run its study again.")
-        missing = _missing(record)
-        if missing is not None:
-            raise tn.errors.CheckpointError(
-                "a folder of results holds what studies put down",
-                got=f"a file without {missing}",
-                at=file,
-                fix="Move the file elsewhere, or run its study again.",
-            )
-        try:
-            find_recipe(record["recipe"])
-        except tn.TrinasError as error:
-            error.add_note(f"in {file}")
-            raise
-        found[record["recipe"]] = record
-    return found
+    records = [load_record(file) for file in sorted(folder.glob("*.json"))]
+    return {record["recipe"]: record for record in records}
+
+
+def load_record(file: Path) -> dict[str, Any]:
+    """What was put down of one recipe.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or something else.
+        UnknownNameError: there is no such recipe.
+    """
+    record = read_json(file, fix="Remove the file, or run its study again.")
+    missing = _missing(record)
+    if missing is not None:
+        raise tn.errors.CheckpointError(
+            "a folder of results holds what studies put down",
+            got=f"a file without {missing}",
+            at=file,
+            fix="Move the file elsewhere, or run its study again.",
+        )
+    try:
+        find_recipe(record["recipe"])
+    except tn.TrinasError as error:
+        error.add_note(f"in {file}")
+        raise
+    return record
 
 
 _OF_A_RECORD = ("recipe", "command", *_PLACES, "runs")
@@ -137,22 +145,16 @@ def _missing(record: object) -> str | None:
 
 
 def recipe_of(record: Record) -> Recipe:
-    """The recipe that a record was run with, as far as it is compared: recipes change.
+    """The recipe that a record was run with, as far as it was written down: recipes change.
 
     Records of earlier versions hold its name alone.
     """
     recipe, settings = find_recipe(record["recipe"]), record.get("settings")
     if settings is None:
         return recipe
-    plain = {
-        field.name: settings[field.name]
-        for field in attrs.fields(Recipe)
-        if field.name in settings and not isinstance(settings[field.name], dict | list)
-    }
     search = {key: settings["search"][key] for key in ("pretrain_steps", "search_steps")}
     return attrs.evolve(
-        recipe,
-        **plain,
+        recipe.with_plain(settings),
         search=attrs.evolve(recipe.search, **search),
         train=attrs.evolve(recipe.train, steps=settings["train"]["steps"]),
     )
@@ -261,23 +263,48 @@ def scores(record: Record, stage: str, name: str | None = None) -> Mean | None:
     return Mean.of([row["psnr"] if name is None else row["sets"][name]["psnr"] for row in rows])
 
 
-def gap(record: Record) -> Mean | None:
+def values(record: Record, of: Callable[[Record], float | None]) -> list[float] | None:
+    """One number for every run; None where a run has none."""
+    found = [of(run) for run in record["runs"]]
+    return None if None in found else [value for value in found if value is not None]
+
+
+def _mean(record: Record, of: Callable[[Record], float | None]) -> Mean | None:
+    found = values(record, of)
+    return None if found is None else Mean.of(found)
+
+
+def gap_of(run: Record) -> float | None:
     """How much PSNR the network loses that the supernet had, in dB: the discretisation gap."""
-    stages = [run["stages"] for run in record["runs"]]
-    if any("supernet" not in rows for rows in stages):
+    stages = run["stages"]
+    if "supernet" not in stages:
         return None
-    return Mean.of([rows["supernet"]["psnr"] - rows["derived"]["psnr"] for rows in stages])
+    return stages["supernet"]["psnr"] - stages["derived"]["psnr"]
+
+
+def gap(record: Record) -> Mean | None:
+    """`gap_of` all runs."""
+    return _mean(record, gap_of)
+
+
+def entropy_of(run: Record, which: str) -> float | None:
+    """Of ``alpha`` or ``beta`` at the end of the search, as a share of the largest."""
+    return None if run["entropy"] is None else run["entropy"][which]
 
 
 def entropy(record: Record, which: str) -> Mean | None:
-    """Of ``alpha`` or ``beta`` at the end of the search, as a share of the largest."""
-    found = [run["entropy"] for run in record["runs"]]
-    return None if None in found else Mean.of([values[which] for values in found])
+    """`entropy_of` all runs."""
+    return _mean(record, lambda run: entropy_of(run, which))
+
+
+def length_of(run: Record) -> int:
+    """Blocks on the path."""
+    return len(run["path"].split("-"))
 
 
 def length(record: Record) -> Mean:
-    """Blocks on the path."""
-    return Mean.of([len(run["path"].split("-")) for run in record["runs"]])
+    """`length_of` all runs."""
+    return Mean.of([length_of(run) for run in record["runs"]])
 
 
 def paths_of(record: Record) -> str:

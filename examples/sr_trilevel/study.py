@@ -18,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from examples.sr_trilevel.records import (
     RESULTS,
     joined,
     line_of,
+    load_record,
     load_results,
     placed,
     read_json,
@@ -140,9 +141,10 @@ def _go(options: argparse.Namespace) -> None:
                 here = environment(device_named(options.device))
                 runs = [told(j.folder, took, here) for j, took in zip(jobs[recipe], seconds)]
                 record = {**facts[recipe], "runs": runs}
-                before = load_results(results).get(recipe)
-                record = placed(record) if before is None else joined(before, record)
-                with writing(record_file(results, recipe)) as aside:
+                file = record_file(results, recipe)
+                # As it is by now: another study may have put down runs of other seeds.
+                record = joined(load_record(file), record) if file.exists() else placed(record)
+                with writing(file) as aside:
                     aside.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
                 print(f"{recipe}: {line_of(record)}", flush=True)
         except BaseException:
@@ -204,12 +206,7 @@ def _go_on(job: Job, options: argparse.Namespace, now: _Now) -> float:
         raise KeyboardInterrupt
     command = [sys.executable, "-m", "examples.sr_trilevel.run", job.recipe]
     command += ["--seed", str(job.seed), "--out", str(job.folder)]
-    for name in ("data", "teacher", "teacher_cache", "features", "device"):
-        value = getattr(options, name)
-        command += [f"--{name.replace('_', '-')}", value] if value is not None else []
-    command += ["--sets", *options.sets] if options.sets else []
-    command += ["--skip-bad"] if options.skip_bad else []
-    command += ["--compile"] if options.compile else []
+    command += _given(options)
     command += ["--minutes", str(left)] if math.isfinite(left) else []
     command += ["--resume"] if (job.folder / CHECKPOINT).exists() else []
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -280,23 +277,30 @@ def _check_settings(job: Job, options: argparse.Namespace) -> None:
 
 def _facts(options: argparse.Namespace, recipe: str) -> dict[str, Any]:
     """What is known of a record before its runs: of folders their names alone."""
-    given = [f"--seeds {' '.join(map(str, options.seeds))}"]
-    for name in ("data", "teacher", "teacher_cache", "features", "device"):
-        value = getattr(options, name)
-        given += (
-            [f"--{name.replace('_', '-')} {shlex.quote(Path(value).name)}"]
-            if value is not None
-            else []
-        )
-    given += [f"--sets {shlex.join(Path(s).name for s in options.sets)}"] if options.sets else []
-    given += ["--skip-bad"] if options.skip_bad else []
-    given += ["--compile"] if options.compile else []
-    given += [f"--jobs {options.jobs}"] if options.jobs > 1 else []
+    words = ["--seeds", *map(str, options.seeds), *_given(options, lambda place: Path(place).name)]
+    words += ["--jobs", str(options.jobs)] if options.jobs > 1 else []
     return {
         "recipe": recipe,
-        "command": f"python -m examples.sr_trilevel.study {recipe} {' '.join(given)}",
+        "command": shlex.join(["python", "-m", "examples.sr_trilevel.study", recipe, *words]),
         "settings": json.loads(find_recipe(recipe).to_json()),
     }
+
+
+def _given(options: argparse.Namespace, shown: Callable[[str], str] = str) -> list[str]:
+    """What was given of the options that a study hands on to its runs, as words of a command.
+
+    Args:
+        options: of the study.
+        shown: what stands for a place.
+    """
+    words = []
+    for name in ("data", "teacher", "teacher_cache", "features", "device"):
+        value = getattr(options, name)
+        words += [f"--{name.replace('_', '-')}", shown(value)] if value is not None else []
+    words += ["--sets", *map(shown, options.sets)] if options.sets else []
+    words += ["--skip-bad"] if options.skip_bad else []
+    words += ["--compile"] if options.compile else []
+    return words
 
 
 if __name__ == "__main__":

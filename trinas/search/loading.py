@@ -126,14 +126,15 @@ def python_random_state(state: Any) -> Any:
     Raises:
         CheckpointError: it is none.
     """
+    found = as_tuples(state)
     try:
-        random.Random().setstate(as_tuples(state))
+        random.Random().setstate(found)
     except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise CheckpointError(
             "the rng of a checkpoint is the state of one of Python's generators",
             got=" ".join(str(error).split())[:200],
         ) from None
-    return as_tuples(state)
+    return found
 
 
 def load_optimiser(

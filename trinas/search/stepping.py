@@ -1,4 +1,4 @@
-"""What steps are made with: Adam in one kernel, its rate, the precision of a pass."""
+"""What steps are made with: Adam in one kernel, its rate, its step, the precision of a pass."""
 
 from __future__ import annotations
 

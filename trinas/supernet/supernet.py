@@ -283,7 +283,7 @@ class Supernet(nn.Module):
             left[slot] = 0
         gone = tuple(f"network.{name}" for name in self.network.gone(bytes(left)))
         own = {name: v for name, v in self.state_dict().items() if not name.startswith(gone)}
-        wrong = [name for name in own.keys() ^ state.keys()]
+        wrong = list(own.keys() ^ state.keys())
         wrong += [
             name
             for name in own.keys() & state.keys()
