@@ -7,11 +7,14 @@ import random
 from itertools import islice
 
 import attrs
+import torch
+from torch import Tensor
 
 from trinas._core.errors import ConfigError
-from trinas.cost import Metric, count
+from trinas.cost import ExpectedCost, Metric, count
 from trinas.graph import Genotype, Graph, enumerate_genotypes, sample
 from trinas.search import validators as check
+from trinas.space.decision import Picked
 
 DRAWS = 1000
 """So many draws in a row without a new network within the budget, and drawing ends."""
@@ -40,12 +43,70 @@ class Budget:
 
     def cost(self, genotype: Genotype) -> int:
         """What a network costs in this metric."""
-        cost = count(genotype.graph, genotype)
-        return cost.params if self.metric == "params" else cost.macs
+        return cost_of(genotype, self.metric)
 
     def allows(self, genotype: Genotype) -> bool:
         """Whether a network costs no more than the limit."""
         return self.cost(genotype) <= self.limit
+
+
+def cost_of(genotype: Genotype, metric: Metric) -> int:
+    """What a network costs in a metric."""
+    cost = count(genotype.graph, genotype)
+    return cost.params if metric == "params" else cost.macs
+
+
+def cheapest(graph: Graph, metric: Metric) -> Genotype:
+    """The cheapest network that changing one decision at a time leads to.
+
+    It begins where every decision has the option that is cheapest on average over all others, so
+    that parts of the space that are not in use are cheap, too, when they are looked at.
+
+    >>> import trinas as tn
+    >>> block = tn.choice(large=tn.conv(3, 8), small=tn.conv(1, 8), name="slot")
+    >>> cheapest(tn.lower(tn.repeat(block, (1, 2)), (8, 4, 4)), "macs")
+    Genotype(repeat=1, repeat[0]='small')
+    """
+    expected = ExpectedCost(graph, metric).double()
+    odds = torch.cat(
+        [
+            torch.full((len(d.options),), d.keep / len(d.options), dtype=torch.float64)
+            for d in graph.decisions.values()
+        ]
+        or [torch.zeros(0, dtype=torch.float64)]
+    )
+    best, picked = math.inf, _cheapest_each(graph, expected, odds)
+    found = picked
+    while (cost := _cost_at(expected, picked)) < best:
+        best, found = cost, picked
+        picked = _cheapest_each(graph, expected, _one_hot(graph, picked))
+    return Genotype.of(graph, found)
+
+
+def _one_hot(graph: Graph, picked: dict[str, Picked]) -> Tensor:
+    return torch.tensor(graph.one_hot(picked), dtype=torch.float64)
+
+
+def _cost_at(expected: ExpectedCost, picked: dict[str, Picked]) -> float:
+    return float(expected(_one_hot(expected.graph, picked)))
+
+
+def _cheapest_each(graph: Graph, expected: ExpectedCost, odds: Tensor) -> dict[str, Picked]:
+    """For every decision the option to which the cost falls most, the others as they are."""
+    leaf = odds.clone().requires_grad_()
+    cost = expected(leaf)
+    slopes = [0.0] * graph.slots
+    if cost.requires_grad:
+        slopes = torch.autograd.grad(cost, leaf)[0].tolist()
+    picked: dict[str, Picked] = {}
+    for path, decision in graph.decisions.items():
+        start = graph.offsets[path]
+        ranked = sorted(decision.derivable, key=lambda o: slopes[start + decision.index(o)])
+        if decision.kind == "inputs":
+            picked[path] = tuple(sorted(int(option) for option in ranked[: decision.keep]))
+        else:
+            picked[path] = ranked[0]
+    return picked
 
 
 def draw(graph: Graph, rng: random.Random, *, within: Budget | None = None) -> Genotype | None:

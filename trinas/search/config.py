@@ -2,104 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import attrs
 import torch
-from torch import Tensor
 
-from trinas.cost import Metric
 from trinas.search import validators as check
-from trinas.supernet import Widths
+from trinas.search.cost_term import CostControl
+from trinas.search.schedules import Halving, LrSchedule
 
-Batches: TypeAlias = Callable[[int], tuple[Tensor, Any]]
-"""Input and target of a step: a pure function of its number, so that a run can resume.
-
-A target of floating point numbers has the shape of the prediction. Class numbers, and
-targets that are no tensor, are left to the loss.
-"""
-
-Loss: TypeAlias = Callable[[Tensor, Any], Tensor]
-"""Prediction and target to a tensor of no dimensions."""
-
-
-@attrs.frozen
-class Halving:
-    """A learning rate that is halved whenever a share of the steps has passed.
-
-    >>> Halving((0.25, 0.5))(0.3)
-    0.5
-    """
-
-    at: tuple[float, ...] = (0.25, 0.5, 0.75)
-
-    def __call__(self, progress: float) -> float:
-        """The factor at this share of the steps, in [0, 1]."""
-        return 0.5 ** sum(progress >= share for share in self.at)
-
-
-@attrs.frozen
-class CosineDecay:
-    """A learning rate that follows half a cosine down to a share of its start.
-
-    >>> CosineDecay(0.0)(0.5)
-    0.5
-    """
-
-    final: float = attrs.field(default=0.01, validator=check.share)
-    warmup: float = attrs.field(default=0.0, validator=check.below_1)
-
-    def __call__(self, progress: float) -> float:
-        """The factor at this share of the steps, in [0, 1]."""
-        if progress < self.warmup:
-            # Not from 0, or the first step would be none.
-            return min(1.0, max(progress, 1e-3) / self.warmup)
-        share = (progress - self.warmup) / (1 - self.warmup)
-        wave = 0.5 + 0.5 * math.cos(math.pi * share)
-        return self.final + (1 - self.final) * wave
-
-
-LrSchedule: TypeAlias = Callable[[float], float]
-
-
-@attrs.frozen(kw_only=True)
-class CostControl:
-    """A penalty on the expected cost, and a controller of its weight.
-
-    The term is ``weight * expected cost / target``: it always pushes towards cheaper
-    networks, and `target` is the unit it is measured in. The controller (`every`) is what
-    aims at the target: it doubles the weight while the derived network costs too much and
-    halves it while it costs too little.
-
-    Attributes:
-        target: cost on budget, in the unit of the metric.
-        metric: ``macs`` or ``params``.
-        weight: omega, the weight of the term at the start.
-        share_structure: share of the weight on operations and paths (widths held at the
-            widest); the rest is on widths (operations and paths held uniform).
-        band: at every check, the weight is doubled if the derived network costs more than
-            ``band[1] * target``, halved if it costs less than ``band[0] * target``.
-        every: steps between checks; never where None.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-    """
-
-    target: float = attrs.field(validator=check.positive)
-    metric: Metric = attrs.field(default="macs", validator=check.metric)
-    weight: float = attrs.field(default=0.1, validator=check.not_negative)
-    share_structure: float = attrs.field(default=2 / 7, validator=check.share)
-    band: tuple[float, float] = attrs.field(default=(0.9, 1.1), validator=check.band)
-    every: int | None = attrs.field(
-        default=None, validator=check.optional([check.whole, check.positive])
-    )
+Sampled = Literal["differences", "straight_through"]
 
 
 @attrs.frozen(kw_only=True)
 class SearchConfig:
-    """How to search; the defaults are those of the reference paper where it gives them.
+    """How to search, in numbers: Algorithm 1 with today's signals; see `trilevel`.
+
+    The rates are those of short searches, in which a few hundred steps decide; the reference
+    paper's, for 57,500 steps a phase, are 1e-4 and 3e-4.
 
     Attributes:
         pretrain_steps: weights only, operations and paths mixed as they start.
@@ -115,13 +35,16 @@ class SearchConfig:
         order: 1, or 2 for the unrolled gradient of DARTS (Eq. 7 there, exact by double
             backward; inner step plain gradient descent with `unroll_lr`).
         unroll_lr: step of the unrolled update; the learning rate of the weights if None.
+        sampled: how drawn decisions (widths) learn: ``differences`` of losses, or
+            ``straight_through`` as in AGD and the reference paper.
+        draws: forward passes a step that differences are taken between.
         cost: a cost term, or None.
         order_penalty: weight of the paper's order term on the path logits (loss form).
         prune_after: steps in a row at weight zero after which an option is dropped for good
             (`Supernet.prune`): memory follows the search down. None keeps all: an option
             at zero costs no time as it is, and comes back where the others fall.
-        autocast: ``torch.bfloat16`` for automatic mixed precision, or None.
-        seed: of everything the search draws; data have their own.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` for automatic mixed precision, or None.
+        seed: of everything the search draws; data that are functions have their own.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -131,26 +54,30 @@ class SearchConfig:
 
     pretrain_steps: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
     search_steps: int = attrs.field(default=1000, validator=[check.whole, check.positive])
-    weight_lr: float = attrs.field(default=1e-4, validator=check.positive)
+    weight_lr: float = attrs.field(default=1e-2, validator=check.positive)
     weight_schedule: LrSchedule = Halving()
-    arch_lr: float = attrs.field(default=3e-4, validator=check.positive)
+    arch_lr: float = attrs.field(default=2e-2, validator=check.positive)
     arch_betas: tuple[float, float] = attrs.field(default=(0.5, 0.999), validator=check.betas)
     clip: float = attrs.field(default=5.0, validator=check.positive)
-    pretrain_passes: tuple[Widths, ...] = attrs.field(
+    pretrain_passes: tuple[str, ...] = attrs.field(
         default=("widest", "narrowest", "random", "random"), validator=check.passes
     )
-    search_passes: tuple[Widths, ...] = attrs.field(
+    search_passes: tuple[str, ...] = attrs.field(
         default=("sampled", "widest", "narrowest"), validator=check.passes
     )
     order: Literal[1, 2] = attrs.field(default=1, validator=check.one_or_two)
     unroll_lr: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+    sampled: Sampled = attrs.field(
+        default="differences", validator=check.one_of("differences", "straight_through")
+    )
+    draws: int = attrs.field(default=4, validator=[check.whole, check.at_least_2])
     cost: CostControl | None = None
     order_penalty: float = attrs.field(default=0.0, validator=check.not_negative)
     prune_after: int | None = attrs.field(
         default=None, validator=check.optional([check.whole, check.positive])
     )
     autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
-    seed: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
+    seed: int = attrs.field(default=0, validator=[check.whole, check.seed])
 
     @property
     def total_steps(self) -> int:
@@ -167,8 +94,8 @@ class TrainConfig:
         lr: Adam's learning rate, following `schedule`.
         schedule: share of the steps to factor.
         clip: largest norm of the gradients, or None.
-        autocast: ``torch.bfloat16`` for automatic mixed precision, or None.
-        seed: of what layers draw (dropout); data have their own.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` for automatic mixed precision, or None.
+        seed: of what layers draw (dropout); data that are functions have their own.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -179,4 +106,4 @@ class TrainConfig:
     schedule: LrSchedule = Halving()
     clip: float | None = attrs.field(default=5.0, validator=check.optional(check.positive))
     autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
-    seed: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
+    seed: int = attrs.field(default=0, validator=[check.whole, check.seed])

@@ -35,6 +35,19 @@ def require_keys(state: Any, keys: Collection[str], what: str, *, of: str) -> No
         )
 
 
+def require_dict(value: Any, name: str) -> dict[str, Any]:
+    """An entry that is a dictionary.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"the {name} of a checkpoint is a dictionary", got=type(value).__name__
+        )
+    return value
+
+
 def require_plan(saved: Any, own: Mapping[str, Any], what: str, *, free: str) -> None:
     """Check that a checkpoint was saved under the settings that decide what is still to come.
 
@@ -137,51 +150,70 @@ def python_random_state(state: Any) -> Any:
     return found
 
 
-def load_optimiser(
-    optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], state: Any, name: str
-) -> None:
-    """Load the state of Adam, which goes on with a copy.
+def load_optimiser(optimiser: torch.optim.Optimizer, state: Any, name: str) -> None:
+    """Load the state of an optimiser, which goes on with a copy and with its own settings.
 
-    torch takes the tensors of a state as they are, and checks no shapes; its fused kernel then
-    reads and writes wherever that leads.
+    torch takes the tensors of a state as they are, and checks no shapes; its fused kernels then
+    read and write wherever that leads.
 
     Args:
-        optimiser: over one group.
-        parameters: that it has, in order.
-        state: of another of the same kind.
+        optimiser: of the same kind as the one that saved.
+        state: what that gave.
         name: of the optimiser, for messages.
 
     Raises:
         CheckpointError: it does not fit.
     """
-    wrong = _misfit(parameters, state)
+    wrong = _misfit(optimiser, state)
     if wrong is not None:
         raise CheckpointError(
             f"the {name} of a checkpoint fits what it is loaded into",
             got=wrong,
             fix="Build it from the same space, model and settings.",
         )
+    own = [{k: v for k, v in g.items() if k != "params"} for g in optimiser.param_groups]
     load_part(optimiser, copy.deepcopy(state), name)
+    for group, settings in zip(optimiser.param_groups, own):
+        group.update(settings)
 
 
-def _misfit(parameters: Sequence[Tensor], state: Any) -> str | None:
+_MOMENTS = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")}
+
+# What these remember of a parameter is a number, or has its shape.
+_ELEMENTWISE = (*_MOMENTS, "SGD", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax")
+
+
+def _misfit(optimiser: torch.optim.Optimizer, state: Any) -> str | None:
     """In what a state does not fit; a parameter that never had a gradient has none."""
     if not isinstance(state, dict) or not {"state", "param_groups"} <= set(state):
         return "no state of an optimiser"
     groups, moments = state["param_groups"], state["state"]
-    if not isinstance(moments, dict) or not isinstance(groups, list) or len(groups) != 1:
+    known = isinstance(groups, list) and all(isinstance(g, dict) for g in groups)
+    if not isinstance(moments, dict) or not known or len(groups) != len(optimiser.param_groups):
         return "a state of other groups"
-    numbers = groups[0].get("params", []) if isinstance(groups[0], dict) else []
-    if len(numbers) != len(parameters):
-        return f"{len(numbers)} parameters, not {len(parameters)}"
-    for number, parameter in zip(numbers, parameters):
-        if number not in moments:
-            continue
-        entry = moments[number]
-        if not isinstance(entry, dict) or not {"step", "exp_avg", "exp_avg_sq"} <= set(entry):
-            return f"parameter {number} without its moments"
-        for moment in (entry["exp_avg"], entry["exp_avg_sq"]):
-            if getattr(moment, "shape", None) != parameter.shape:
-                shape = tuple(getattr(moment, "shape", ()))
-                return f"moments of shape {shape} for a parameter of {tuple(parameter.shape)}"
+    for group, own in zip(groups, optimiser.param_groups):
+        numbers = group.get("params", [])
+        if len(numbers) != len(own["params"]):
+            return f"{len(numbers)} parameters, not {len(own['params'])}"
+        for number, parameter in zip(numbers, own["params"]):
+            wrong = _wrong_entry(optimiser, moments.get(number), parameter, number)
+            if wrong is not None:
+                return wrong
+    return None
+
+
+def _wrong_entry(
+    optimiser: torch.optim.Optimizer, entry: Any, parameter: Tensor, number: int
+) -> str | None:
+    if entry is None:
+        return None
+    needed: Sequence[str] = _MOMENTS.get(type(optimiser).__name__, ())
+    if not isinstance(entry, dict) or not set(needed) <= set(entry):
+        return f"parameter {number} without its moments"
+    if type(optimiser).__name__ not in _ELEMENTWISE:
+        return None
+    for key, moment in entry.items():
+        shape = getattr(moment, "shape", ())
+        if (key in needed[1:] or shape) and shape != parameter.shape:
+            return f"moments of shape {tuple(shape)} for a parameter of {tuple(parameter.shape)}"
     return None

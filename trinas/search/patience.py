@@ -27,23 +27,32 @@ class Patience:
         self._slots = frozenset(net.architecture.closing_slots)
         self.counts = [0] * net.graph.slots
 
-    def exhausted(
-        self, weights: Sequence[float], pruned: dict[str, tuple[Option, ...]]
-    ) -> dict[str, list[Option]]:
-        """Count one more step; the options to drop now, by decision.
+    def counted(self, weights: Sequence[float]) -> list[int]:
+        """The counts after one more step; those of this object stay.
 
         Args:
             weights: of all options, in the layout of `Graph.offsets`.
+        """
+        counts = list(self.counts)
+        for slot in self._slots:
+            counts[slot] = 0 if weights[slot] else counts[slot] + 1
+        return counts
+
+    def exhausted(
+        self, counts: Sequence[int], pruned: dict[str, tuple[Option, ...]]
+    ) -> dict[str, list[Option]]:
+        """The options to drop now, by decision.
+
+        Args:
+            counts: for every option the steps that it had no weight.
             pruned: what was dropped before.
         """
-        for slot in self._slots:
-            self.counts[slot] = 0 if weights[slot] else self.counts[slot] + 1
         found: dict[str, list[Option]] = {}
         for path, start in self._graph.offsets.items():
             decision = self._graph.decisions[path]
             gone = list(pruned.get(path, ()))
             for k, option in enumerate(decision.options):
-                late = self.counts[start + k] >= self._limit and option not in gone
+                late = counts[start + k] >= self._limit and option not in gone
                 if late and droppable(decision, [*gone, option]):
                     gone.append(option)
                     found.setdefault(path, []).append(option)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -14,7 +12,8 @@ import torch
 from torch import Tensor
 
 from trinas._core.errors import ConfigError
-from trinas.search.config import Batches
+from trinas.search.batches import Batches
+from trinas.search.nested import each_tensor, tensors_in
 
 
 def prefetch(
@@ -158,7 +157,7 @@ class _Loaded:
         """The batch, safe to use on the streams that are current where this is called."""
         for device, event in self.ready.items():
             torch.cuda.current_stream(device).wait_event(event)
-        for tensor in _tensors(self.batch):
+        for tensor in tensors_in(self.batch):
             if tensor.is_cuda:
                 # Its memory belongs to the stream it was made on, which must not take it back
                 # before this one is done with it.
@@ -201,15 +200,15 @@ class _Loader:
         if self.device is None:
             return _whole(self.batches(step))
         if self.copies is None:
-            return _whole(_each(self.batches(step), lambda tensor: tensor.to(self.device)))
+            return _whole(each_tensor(self.batches(step), lambda tensor: tensor.to(self.device)))
         with torch.cuda.device(self.device):
             batch = self.batches(step)
-            if any(tensor.is_cuda for tensor in _tensors(batch)):
+            if any(tensor.is_cuda for tensor in tensors_in(batch)):
                 # What the batches themselves put on the device is done before the event as well.
                 # Elsewhere nothing is waited for: steps are queued on that stream, too.
                 self.copies.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.copies):
-                return _whole(_each(batch, self._copied))
+                return _whole(each_tensor(batch, self._copied))
 
     def _copied(self, tensor: Tensor) -> Tensor:
         # From pageable memory a copy would hold up the host. Pinned memory is not reused before
@@ -220,29 +219,6 @@ class _Loader:
 
 def _whole(batch: Any) -> _Loaded:
     """The batch, with events on the streams that are current now."""
-    devices = {tensor.device for tensor in _tensors(batch) if tensor.is_cuda}
+    devices = {tensor.device for tensor in tensors_in(batch) if tensor.is_cuda}
     ready = {device: torch.cuda.current_stream(device).record_event() for device in devices}
     return _Loaded(batch, ready)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list | dict):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
-
-
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same nesting, of the same types, with every tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        made = copy.copy(value)  # a subclass may need more than its items
-        made.update({key: _each(part, change) for key, part in value.items()})
-        return made
-    if isinstance(value, tuple | list):
-        parts = [_each(part, change) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 from torch import Tensor
 
 from trinas.graph import Graph
 from trinas.search.checks import require_finite
+from trinas.search.setting import Setting
+from trinas.search.step import Step
 
 
 @attrs.frozen
@@ -42,11 +44,24 @@ def spreads(graph: Graph, odds: Mapping[str, Sequence[float]]) -> dict[str, Spre
         graph: the space.
         odds: of the options of every decision, as `Supernet.odds` gives them.
     """
+    return spreads_of_odds([(graph, odds)])
+
+
+def spreads_of(setting: Setting) -> dict[str, Spread]:
+    """The spread of the odds in a step, for every kind of decision, over all supernets."""
+    return spreads_of_odds([(m.graph, m.odds_by_path()) for m in setting.mixtures])
+
+
+def spreads_of_odds(
+    found: Iterable[tuple[Graph, Mapping[str, Sequence[float]]]],
+) -> dict[str, Spread]:
+    """The same of the odds of several spaces."""
     rows: dict[str, list[Sequence[float]]] = {}
-    for path, values in odds.items():
-        kind = graph.decisions[path].kind
-        if kind != "inputs":
-            rows.setdefault(kind, []).append(values)
+    for graph, odds in found:
+        for path, values in odds.items():
+            kind = graph.decisions[path].kind
+            if kind != "inputs":
+                rows.setdefault(kind, []).append(values)
     return {kind: _spread(group) for kind, group in rows.items()}
 
 
@@ -71,22 +86,24 @@ class StepReport:
     the CPU the step itself has raised it.
 
     Attributes:
-        phase: ``pretrain``, ``search`` or ``train``.
+        phase: ``pretrain``, ``search``, ``train`` or ``score``.
         step: number of the step within the run, from 1.
         total: number of steps of the run.
         progress: share of the search done, what the radius follows.
         lr: learning rate of the weights.
         cost_weight: present weight of the cost term.
         spread: how decided each kind of decision is (search only).
+        facts: what else the parts told, by name: the values of terms, for instance.
     """
 
-    phase: Literal["pretrain", "search", "train"]
+    phase: str
     step: int
     total: int
     progress: float
-    lr: float
+    lr: float = 0.0
     cost_weight: float = 0.0
     spread: dict[str, Spread] = attrs.field(factory=dict)
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
     _loss: Tensor | None = attrs.field(default=None, repr=False, alias="loss")
     _arch_loss: Tensor | None = attrs.field(default=None, repr=False, alias="arch_loss")
     _cost: Tensor | None = attrs.field(default=None, repr=False, alias="cost")
@@ -116,3 +133,21 @@ class StepReport:
             return math.nan
         require_finite(value, what, at=f"{self.phase} step {self.step}", wait=True)
         return float(value)
+
+
+def step_report(step: Step, done: int, total: int) -> StepReport:
+    """The report of a step that is done, of what its parts told."""
+    facts = dict(step.facts)
+    known = {name: facts.pop(name) for name in _TOLD if name in facts}
+    nets = step.task.nets
+    progress = next((net.progress for net in nets.values()), done / total)
+    if done == total and "spread" in known:  # by the odds that the search ends with
+        known["spread"] = spreads_of_odds(
+            [(net.graph, net.odds()) for net in nets.values()]
+        )
+    return StepReport(
+        phase=step.phase, step=done, total=total, progress=progress, facts=facts, **known
+    )
+
+
+_TOLD = ("lr", "loss", "arch_loss", "cost", "cost_weight", "spread")

@@ -7,6 +7,7 @@ Raises:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, get_args
 
 import attrs
@@ -14,7 +15,6 @@ import torch
 
 from trinas._core.errors import ConfigError
 from trinas.cost import Metric
-from trinas.supernet import Widths
 
 
 def _number(value: object) -> bool:
@@ -31,6 +31,14 @@ def not_negative(owner: Any, attribute: attrs.Attribute[Any], value: float) -> N
     """At least 0, and finite."""
     if not _number(value) or not 0 <= value < math.inf:
         raise ConfigError(f"{attribute.name} is at least 0", got=value, at=type(owner).__name__)
+
+
+def finite(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    """Any finite number."""
+    if not _number(value) or not math.isfinite(value):
+        raise ConfigError(
+            f"{attribute.name} is a finite number", got=value, at=type(owner).__name__
+        )
 
 
 def share(owner: Any, attribute: attrs.Attribute[Any], value: float) -> None:
@@ -64,6 +72,28 @@ def one_or_two(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
         )
 
 
+def one_of(*words: str) -> Callable[[Any, attrs.Attribute[Any], object], None]:
+    """A validator: one of some words."""
+
+    def check(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in words:
+            raise ConfigError(
+                f"{attribute.name} is one of {', '.join(words)}",
+                got=repr(value),
+                at=type(owner).__name__,
+            )
+
+    return check
+
+
+def seed(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    """From 0 to 2**63 - 1."""
+    if not 0 <= value < 2**63:
+        raise ConfigError(
+            f"{attribute.name} is at least 0 and below 2**63", got=value, at=type(owner).__name__
+        )
+
+
 def metric(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
     """A word of `Metric`."""
     if value not in get_args(Metric):
@@ -92,26 +122,40 @@ def betas(owner: Any, attribute: attrs.Attribute[Any], value: tuple[float, float
         )
 
 
-def passes(owner: Any, attribute: attrs.Attribute[Any], value: tuple[Widths, ...]) -> None:
-    """Words of `Widths`, at least one."""
-    unknown = [widths for widths in value if widths not in get_args(Widths)]
-    if not value or unknown or isinstance(value, str):
+PASS_NAMES = ("sampled", "widest", "narrowest", "random", "soft", "path", "network")
+"""What a pass may run, by name; see `trinas.search.setting.PASSES`."""
+
+
+def passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Names of passes, or functions, at least one."""
+    given = value if isinstance(value, tuple) else ()
+    if not given or any(p not in PASS_NAMES and not callable(p) for p in given):
         raise ConfigError(
-            f"{attribute.name} are width policies, at least one",
+            f"{attribute.name} are names of passes, at least one",
             got=repr(value),
             at=type(owner).__name__,
-            fix=f"Give a tuple of {', '.join(get_args(Widths))}.",
+            fix=f"Give a tuple of {', '.join(PASS_NAMES)}, or of functions of a mixture.",
         )
 
 
 def autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
-    """``torch.bfloat16`` or None."""
-    if value not in (None, torch.bfloat16):
+    """``torch.bfloat16``, ``torch.float16`` or None."""
+    if value not in (None, torch.bfloat16, torch.float16):
         raise ConfigError(
-            f"{attribute.name} is torch.bfloat16 or None",
+            f"{attribute.name} is torch.bfloat16, torch.float16 or None",
             got=value,
             at=type(owner).__name__,
-            fix="float16 would need its losses scaled, or small gradients are lost.",
+        )
+
+
+def at_least_2(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
+    """Two or more."""
+    if value < 2:
+        raise ConfigError(
+            f"{attribute.name} is at least 2",
+            got=value,
+            at=type(owner).__name__,
+            fix="A loss is compared with others.",
         )
 
 

@@ -13,11 +13,16 @@ from trinas.graph import Genotype, Graph, require_graph, specialise
 from trinas.ops import Cut
 from trinas.space.decision import chosen
 from trinas.supernet.network import Network
+from trinas.supernet.seeding import seeded
 from trinas.supernet.supernet import Supernet
 
 
 def build(
-    graph: Graph, genotype: Mapping[str, Any] | None = None, *, inherit: Supernet | None = None
+    graph: Graph,
+    genotype: Mapping[str, Any] | None = None,
+    *,
+    inherit: Supernet | None = None,
+    seed: int | None = None,
 ) -> Network:
     """The plain network of a genotype: no choices, no relaxation, torch modules only.
 
@@ -26,6 +31,7 @@ def build(
         genotype: what was decided: a `Genotype`, or a mapping that is one.
         inherit: a supernet of the same space; the network starts from its weights, cut
             to the decided widths (train from search). Fresh weights where None.
+        seed: of fresh weights; torch's global generator, as it stands, where None.
 
     Returns:
         A module whose layers are named by the nodes of the graph.
@@ -56,7 +62,8 @@ def build(
         checked = genotype
     else:
         checked = Genotype.of(graph, genotype)
-    network = Network(specialise(graph, checked))
+    with seeded(seed):
+        network = Network(specialise(graph, checked))
     if inherit is not None:
         inherit_weights(network, inherit, checked)
     return network

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trinas._core.errors import RelaxationError, SpaceError
 from trinas.graph import Genotype, Graph
-from trinas.space.decision import Decision
+from trinas.space.decision import Decision, Option
 
 Widths: TypeAlias = Literal["sampled", "widest", "narrowest", "random", "soft"]
 WIDTHS: tuple[str, ...] = ("sampled", "widest", "narrowest", "random", "soft")
@@ -129,6 +129,45 @@ class Mixture:
         choose = {"widest": max, "narrowest": min, "random": source.choice}[widths]
         fixed = {path: int(choose(d.options)) for path, d in decisions}  # type: ignore[operator]  # all numbers
         return attrs.evolve(self, widths=fixed, scored=frozenset())
+
+    def picking(self, picked: Mapping[str, Option]) -> Mixture:
+        """The same mixture with some decisions settled, at one option each.
+
+        Their weights and odds become constants, 1 and 0, which take no gradient.
+
+        Args:
+            picked: decision path to option.
+        """
+        widths = None if self.widths is None else dict(self.widths)
+        host, host_odds, alive = list(self.host), list(self.host_odds), bytearray(self.alive)
+        settled: list[int] = []
+        for path, option in picked.items():
+            decision, start = self.graph.decisions[path], self.graph.offsets[path]
+            if widths is not None and decision.kind == "width":
+                widths[path] = int(option)  # which says all: nothing reads their weights
+                continue
+            end = start + len(decision.options)
+            row = [float(other == option) for other in decision.options]
+            host[start:end] = host_odds[start:end] = row
+            alive[start:end] = bytes(value != 0 for value in row)
+            settled += range(start, end)
+        weights, odds = self.weights, self.odds
+        if settled:
+            places = torch.tensor(settled, device=weights.device)
+            values = torch.tensor([host[slot] for slot in settled]).to(weights)
+            weights = weights.index_copy(0, places, values)
+            same = odds is self.weights
+            odds = weights if same else odds.index_copy(0, places, values.to(odds))
+        return attrs.evolve(
+            self,
+            weights=weights,
+            odds=odds,
+            host=tuple(host),
+            host_odds=tuple(host_odds),
+            alive=bytes(alive),
+            widths=widths,
+            scored=self.scored - frozenset(picked),
+        )
 
     def _is_one_hot(self, path: str, decision: Decision) -> bool:
         start = self.graph.offsets[path]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from trinas.supernet.inputs import KeptInputs
 from trinas.supernet.mixture import Mixture, Widths, random_from
 from trinas.supernet.network import Network
 from trinas.supernet.pruning import slots_of
+from trinas.supernet.seeding import seeded
 
 
 class Supernet(nn.Module):
@@ -43,6 +45,7 @@ class Supernet(nn.Module):
         self._kept_inputs = KeptInputs(network.graph)
         self._progress = 0.0
         self._last: tuple[Genotype, torch.device, Mixture] | None = None
+        self._held: Mixture | Genotype | None = None
         self._left = bytearray(b"\1" * network.graph.slots)
 
     @property
@@ -76,7 +79,7 @@ class Supernet(nn.Module):
         Args:
             x: shape (N, *graph.in_shape).
             at: a genotype runs that network with the supernet's weights; a `Mixture`
-                runs it as it stands; None takes a fresh mixture.
+                runs it as it stands; None takes what is `held`, else a fresh mixture.
             widths: which widths to run (see `mixture`); left as they stand in `at` if None.
             generator: randomness of a fresh mixture.
 
@@ -86,6 +89,7 @@ class Supernet(nn.Module):
         Raises:
             GenotypeError: the genotype (or mixture) belongs to another space.
         """
+        at = self._held if at is None else at
         if at is None:
             return self.network(x, self.mixture(widths=widths, generator=generator))
         if at.graph is not self.graph and at.graph != self.graph:
@@ -99,6 +103,25 @@ class Supernet(nn.Module):
         if widths is not None:
             at = at.with_widths(widths)
         return self.network(x, at)
+
+    @contextmanager
+    def held(self, at: Genotype | Mixture) -> Iterator[None]:
+        """Inside, a call without `at` runs this genotype or mixture.
+
+        So a supernet can be a part of a larger module, which knows nothing of mixtures.
+
+        >>> import torch, trinas as tn
+        >>> graph = tn.lower(tn.choice(a=tn.relu(), b=tn.tanh(), name="slot"), (1, 2, 2))
+        >>> net = tn.compile_supernet(graph)
+        >>> with net.held(tn.Genotype.of(graph, {"slot": "a"})):
+        ...     torch.nn.Sequential(net)(-torch.ones(1, 1, 2, 2)).sum()
+        tensor(0.)
+        """
+        before, self._held = self._held, at
+        try:
+            yield
+        finally:
+            self._held = before
 
     def _mixture_of(self, genotype: Genotype) -> Mixture:
         """Its mixture; that of the last one is kept, since one is run many times."""
@@ -329,6 +352,7 @@ def compile_supernet(
     *,
     init_std: float = 1e-3,
     checkpoint: bool = False,
+    seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Supernet:
     """Compile a space into a differentiable supernet.
@@ -341,7 +365,9 @@ def compile_supernet(
         init_std: standard deviation of the initial logits.
         checkpoint: compute choices a second time in backward instead of keeping all of
             them (`Network.checkpoint`): less memory, more time, the same results.
-        generator: randomness of the initial logits.
+        seed: of all initial values, weights of layers and logits; torch's global generator, as
+            it stands, where None.
+        generator: randomness of the initial logits, instead of that.
 
     Raises:
         SpaceError: an unknown kind in `relax`.
@@ -361,7 +387,7 @@ def compile_supernet(
             got=init_std,
             fix="It is the standard deviation of the initial logits.",
         )
-    with paused_collector():
+    with paused_collector(), seeded(seed):
         network = Network(graph)
         network.checkpoint = checkpoint
         architecture = Architecture(graph, relax, init_std=init_std, generator=generator)

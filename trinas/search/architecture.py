@@ -1,0 +1,169 @@
+"""The part that learns the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from trinas.search import validators as check
+from trinas.search.estimators import Differences
+from trinas.search.loading import require_dict
+from trinas.search.optimisers import OptimiserLike, adam, descend, make_optimiser
+from trinas.search.part import Part, Working
+from trinas.search.report import spreads_of
+from trinas.search.setting import Pass, Policy, Setting, passes_of
+from trinas.search.signals import Estimate, Estimator, Gradient, Signal
+from trinas.search.step import Step
+from trinas.search.task import Task
+from trinas.supernet import Mixture
+
+
+@attrs.frozen
+class Architecture(Part):
+    """See `architecture`."""
+
+    optimiser: OptimiserLike
+    signal: Signal
+    sampled: Estimator
+    passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
+    clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+
+    def start(self, task: Task) -> ArchitectureAtWork:
+        """Make the optimiser."""
+        return ArchitectureAtWork(self, task)
+
+
+def architecture(
+    optimiser: OptimiserLike = adam(3e-4, betas=(0.5, 0.999)),  # noqa: B008  # frozen
+    *,
+    signal: Signal = Gradient(),  # noqa: B008  # frozen
+    sampled: Estimator = Differences(),  # noqa: B008  # frozen
+    passes: tuple[str | Policy, ...] = ("sampled", "widest", "narrowest"),
+    clip: float | None = None,
+) -> Architecture:
+    """Learn the architecture: one step of an optimiser on the other half of the data.
+
+    The gradient of decisions that are mixed is that of `signal`, of decisions that are drawn that
+    of `sampled`; all terms of the chain (`expected_cost`, `ordered`, ...) come on top.
+
+    Args:
+        optimiser: `adam`, `sgd`, `optimiser`, or any function from parameters to an optimiser of
+            torch.
+        signal: `signals.gradient` or `signals.unrolled`.
+        sampled: `signals.differences` or `signals.straight_through`.
+        passes: what `signal` looks at, as in `weights`.
+        clip: largest norm of the gradients, or None.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+
+    >>> import trinas as tn
+    >>> part = tn.architecture(tn.adam(3e-4, weight_decay=1e-3), signal=tn.signals.unrolled())
+    >>> part.signal
+    Unrolled(rate=None)
+    """
+    return Architecture(optimiser, signal, sampled, passes, clip)
+
+
+class ArchitectureAtWork(Working):
+    """An `Architecture` at work."""
+
+    def __init__(self, part: Architecture, task: Task) -> None:
+        super().__init__(task)
+        self.part = part
+        self._drawn = any(net.architecture.drawn for net in task.nets.values())
+        self._mixed = any(net.architecture.mixed for net in task.nets.values())
+        self._estimator = part.sampled.start() if self._drawn else None
+        # Without architecture parameters (a space of one network) there is nothing to optimise,
+        # and torch refuses an empty list.
+        if task.arch:
+            self.optimisers = {"architecture": make_optimiser(part.optimiser, task.arch)}
+
+    def update(self, step: Step) -> None:
+        """Lines 17 to 23 of Algorithm 1.
+
+        All gradients are taken at the same point, then all parameters move.
+        """
+        if not self.optimisers:
+            return
+        (optimiser,) = self.optimisers.values()
+        optimiser.zero_grad(set_to_none=True)
+        leaf = step.setting.leaf()
+        loss = self._signal(step, leaf)
+        estimate = None if self._estimator is None else self._estimator(step)
+        if loss is None:
+            loss = torch.zeros((), device=self.task.device) if estimate is None else estimate.loss
+        objective = self._objective(step, leaf, estimate)
+        if objective.requires_grad:
+            objective.backward()
+        step.undo.keep_optimiser(optimiser)
+        unsound = descend(
+            optimiser,
+            clip=self.part.clip,
+            scaler=self.task.scaler,
+            what="gradient of the architecture",
+            at=step.place,
+        )
+        step.tell(arch_loss=loss + unsound, spread=spreads_of(step.setting))
+
+    def _signal(self, step: Step, leaf: Setting) -> Tensor | None:
+        """Gradients by the weights of the leaf; None where no decision takes any from there."""
+        scored = self._estimator is None and self._drawn
+        if not (self._mixed or scored):
+            return None
+        # Scored widths take gradients of their own, others are the same pass where they are equal.
+        passes = passes_of(leaf, self.part.passes, step.rng, merge=not scored)
+        return self.part.signal(step, passes if scored else _without_scores(passes))
+
+    def _objective(self, step: Step, leaf: Setting, estimate: Estimate | None) -> Tensor:
+        """What has the gradient that was found, by the logits, and the terms'."""
+        total = torch.zeros((), device=self.task.device)
+        for net, mixture, cut in zip(step.setting.nets, step.setting.mixtures, leaf.mixtures):
+            if cut.weights.grad is not None:
+                found = cut.weights.grad.detach()
+                if self._estimator is not None:
+                    found = torch.where(net.architecture.is_drawn, 0.0, found)
+                total = total + (mixture.weights * found).sum()
+        if estimate is not None:
+            for mixture, found in zip(step.setting.mixtures, estimate.gradients):
+                total = total + (mixture.odds * self._scaled(found)).sum()
+        terms = step.terms()
+        return total if terms is None else total + self._scaled(terms)
+
+    def _scaled(self, value: Tensor) -> Tensor:
+        """As large as gradients of losses in float16 are made."""
+        return value if self.task.scaler is None else self.task.scaler.scale(value)
+
+    def memory(self) -> Mapping[str, Any]:
+        """What the estimator knows."""
+        return {} if self._estimator is None else {"estimator": dict(self._estimator.memory())}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take that up."""
+        if self._estimator is not None:
+            self._estimator.remember(require_dict(memory.get("estimator"), "estimator"))
+
+    def plan(self) -> Mapping[str, Any]:
+        """Signals, passes, and the relaxations that they are of."""
+        relaxations = {
+            f"{name}: {kind}" if name else kind: type(relaxation).__name__
+            for name, net in self.task.nets.items()
+            for kind, relaxation in net.architecture.relax.items()
+        }
+        return {
+            "signal": type(self.part.signal).__name__,
+            "sampled": type(self.part.sampled).__name__,
+            "arch_passes": [p if isinstance(p, str) else "own" for p in self.part.passes],
+            "relaxations": relaxations,
+        }
+
+
+def _without_scores(passes: Sequence[Pass]) -> list[Pass]:
+    def plain(mixture: Mixture) -> Mixture:
+        return attrs.evolve(mixture, scored=frozenset())
+
+    return [attrs.evolve(one, setting=one.setting.changed(plain)) for one in passes]

@@ -1,0 +1,279 @@
+"""The engine behind every search and training: steps, reports, exact resume.
+
+A run is an iterator. It does one step, yields a frozen report, and does nothing else: no
+printing, no files. A step is done whole or not at all: an error or an interruption anywhere in
+it, in the user's data or loss too, leaves the state from before it, from which the same step is
+done again bit for bit.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import attrs
+import torch
+
+from trinas._core.errors import ConfigError, TrinasError
+from trinas.search.batches import Stream
+from trinas.search.loading import plain_dtype
+from trinas.search.part import Chain, Part, Working
+from trinas.search.saving import load_state, state_of
+from trinas.search.setting import Setting
+from trinas.search.step import Step
+from trinas.search.task import Task
+from trinas.search.undo import Undo, uninterrupted
+from trinas.supernet.seeding import seeded
+
+R = TypeVar("R")
+
+
+@attrs.frozen
+class Phase:
+    """Steps that do the same.
+
+    Attributes:
+        name: as reports have it.
+        steps: how many.
+        progress: share of the phase done to the progress of the supernets, which stays where it
+            is where None.
+        learns: whether the mixtures of its steps are differentiable.
+    """
+
+    name: str
+    steps: int
+    progress: Callable[[float], float] | None = None
+    learns: bool = False
+
+
+class Run(Generic[R]):
+    """A run in progress: iterate over it, one report a step. Made by `run`.
+
+    Args:
+        method: the parts.
+        task: what they work on.
+        phases: in order.
+        train: batches of the weights.
+        valid: batches of the architecture, or None.
+        seed: of everything that is drawn.
+        report: makes the report of a step that is done.
+        what: the run is, for messages.
+
+    Attributes:
+        task: what is worked on.
+        step: how many steps are done.
+        total: how many there are.
+        parts: the parts at work, in the order of the method.
+        streams: where its batches come from.
+        generator: of what is drawn on the device.
+        rng: of what is drawn on the host.
+        what: the run is, for messages.
+    """
+
+    def __init__(
+        self,
+        method: Chain,
+        task: Task,
+        phases: Sequence[Phase],
+        *,
+        train: Any,
+        valid: Any,
+        seed: int,
+        report: Callable[[Step, int, int], R],
+        what: str = "run",
+    ) -> None:
+        self.method = method
+        self.task = task
+        self.phases = tuple(phases)
+        self.step = 0
+        self.total = sum(phase.steps for phase in phases)
+        self._data = (train, valid)
+        self.streams = [
+            Stream(data, name=name, seed=seed, device=task.device)
+            for data, name in ((train, "train"), (valid, "valid"))
+            if data is not None
+        ]
+        self._report = report
+        self.what = what
+        self._seed = seed
+        self.generator = torch.Generator(task.device).manual_seed(seed)
+        self.rng = random.Random(seed)
+        self._undo = Undo(task.model)
+        self.parts: tuple[Working, ...] = tuple(part.start(task) for part in method)
+
+    def __iter__(self) -> Iterator[R]:
+        """Do the steps that are left."""
+        while self.step < self.total:
+            yield self.advance()
+
+    def part(self, kind: type[Part]) -> Any:
+        """The part of a kind at work, such as ``run.part(trinas.search.Average)``.
+
+        Raises:
+            ConfigError: the method has none.
+        """
+        for description, working in zip(self.method, self.parts):
+            if isinstance(description, kind):
+                return working
+        raise ConfigError(
+            "a part at work is one of the method's",
+            got=kind.__name__,
+            fix=f"It has {', '.join(type(p).__name__ for p in self.method)}.",
+        )
+
+    def advance(self) -> R:
+        """Do one step and report it.
+
+        Raises:
+            ConfigError: all steps are done, or the network was moved to another device.
+            DataError: a batch that is no pair of an input and a target on the device of the
+                network, or data that ran out.
+            ShapeError: a target of another shape than the prediction, or a loss that is
+                not one number.
+            DivergenceError: a loss or a gradient that is not finite. On an accelerator a report
+                says so when its loss is read, behind the update.
+            RelaxationError: logits that are not finite.
+        """
+        self.take_back()
+        self._check_readiness()
+        phase, number = self._phase()
+        step = self._step_of(phase, number)
+        done = self.step
+        self._begin()
+        try:
+            with torch.enable_grad(), seeded(self._number(done), self.task.device):
+                self._do(step, phase)
+            with uninterrupted():
+                self._commit(step)
+        except BaseException as error:
+            if self.step == done:
+                with uninterrupted():
+                    self.take_back()
+            if isinstance(error, TrinasError):
+                error.add_note(f"in {step.place}")
+            raise
+        return self._report(step, self.step, self.total)
+
+    def _do(self, step: Step, phase: Phase) -> None:
+        """The moments of a step; nothing of it is for good yet."""
+        working = [part for part in self.parts if part.works_in(phase.name)]
+        self.task.train_mode()
+        if phase.progress is not None:
+            for net in self.task.nets.values():
+                net.progress = phase.progress(step.share)
+        for part in working:
+            part.before(step)
+        for part in working:
+            part.update(step)
+        for part in working:
+            part.after(step)
+
+    def _commit(self, step: Step) -> None:
+        """Make a step count."""
+        for change in step.changes():
+            change()
+        if self.task.scaler is not None and step.updates:
+            self.task.scaler.update()
+        for stream in self.streams:
+            stream.done()
+        self.step += 1
+        self._undo.clear()
+        if step.stops:
+            self.total = self.step
+        if self.step == self.total and self.phases[-1].progress is not None:
+            for net in self.task.nets.values():
+                net.progress = 1.0
+
+    def _begin(self) -> None:
+        """Keep what a step changes."""
+        self._undo.begin()
+        generator, rng = self.generator.get_state(), self.rng.getstate()
+        progress = [(net, net.progress) for net in self.task.nets.values()]
+        scaler = self.task.scaler
+        scale = None if scaler is None else scaler.state_dict()
+
+        def set_back() -> None:
+            self.generator.set_state(generator)
+            self.rng.setstate(rng)
+            for net, value in progress:
+                net.progress = value
+            if scaler is not None and scale is not None:
+                self.task.reset_scaler(scale)
+
+        self._undo.keep_call(set_back)
+
+    def take_back(self) -> None:
+        """Undo a step that was begun and did not end; whoever reads a state does so first."""
+        if self._undo.armed:
+            self._undo.restore()
+
+    def _check_readiness(self) -> None:
+        if self.step >= self.total:
+            raise ConfigError(
+                f"a {self.what} has the steps of its config",
+                got=f"a call after all {self.total}",
+                fix="Make one of more steps, or go on with Training.",
+            )
+        self.task.require_unmoved()
+
+    def _phase(self) -> tuple[Phase, int]:
+        number = self.step
+        for phase in self.phases:
+            if number < phase.steps:
+                return phase, number
+            number -= phase.steps
+        raise AssertionError(self.step)
+
+    def _step_of(self, phase: Phase, number: int) -> Step:
+        def draw() -> Setting:
+            with torch.set_grad_enabled(phase.learns):
+                return self.task.draw(self.generator)
+
+        at = self.step
+        return Step(
+            self.task,
+            phase=phase.name,
+            number=number,
+            steps=phase.steps,
+            place=f"{phase.name} step {at + 1}",
+            setting=draw,
+            data=[lambda stream=stream: stream.take(at) for stream in self.streams],
+            rng=self.rng,
+            parts=self.parts,
+            undo=self._undo,
+        )
+
+    def _number(self, step: int) -> int:
+        return (self._seed * 1_000_003 + step) % 2**63
+
+    # -- checkpoints ---------------------------------------------------------------------
+
+    def plan(self) -> dict[str, Any]:
+        """The settings that decide what steps there are and what they draw, as plain values."""
+        found: dict[str, Any] = {f"{phase.name}_steps": phase.steps for phase in self.phases}
+        found |= {"seed": self._seed, "autocast": plain_dtype(self.task.autocast)}
+        for part in self.parts:
+            found |= part.plan()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on: tensors and plain values only.
+
+        The tensors are those of the run, which goes on changing them: save it, or copy it.
+        """
+        self.take_back()
+        return state_of(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with the rates and weights of terms of this run's method.
+
+        Where it does not fit, the run is as it was (but for options that it had pruned).
+
+        Raises:
+            CheckpointError: it lacks entries, or was saved for another space, under other
+                steps, passes, signals, relaxations, seed or precision, by another version, or on
+                another kind of device.
+        """
+        self.take_back()
+        load_state(self, state)

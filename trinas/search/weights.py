@@ -1,0 +1,158 @@
+"""The part that trains the weights of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+from trinas._core.errors import ConfigError
+from trinas.search import validators as check
+from trinas.search.loading import load_part
+from trinas.search.optimisers import OptimiserLike, adam, descend, forget, make_optimiser
+from trinas.search.part import Part, Working
+from trinas.search.schedules import LrSchedule, constant
+from trinas.search.setting import Policy, passes_of
+from trinas.search.step import Step
+from trinas.search.task import Task
+
+Scheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
+
+
+@attrs.frozen
+class Weights(Part):
+    """See `weights`."""
+
+    optimiser: OptimiserLike
+    passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
+    pretrain_passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
+    schedule: LrSchedule = constant
+    scheduler: Scheduler | None = None
+    clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+
+    def start(self, task: Task) -> WeightsAtWork:
+        """Make the optimiser."""
+        return WeightsAtWork(self, task)
+
+
+def weights(
+    optimiser: OptimiserLike = adam(1e-4),  # noqa: B008  # frozen
+    *,
+    passes: tuple[str | Policy, ...] = ("sampled", "widest", "narrowest"),
+    pretrain_passes: tuple[str | Policy, ...] | None = None,
+    schedule: LrSchedule = constant,
+    scheduler: Scheduler | None = None,
+    clip: float | None = None,
+) -> Weights:
+    """Train the weights: one step of an optimiser along the gradients summed over some passes.
+
+    Args:
+        optimiser: `adam`, `sgd`, `optimiser`, or any function from parameters to an optimiser of
+            torch. Parameter groups have names of parameters in the model.
+        passes: what a step runs, by name (see `trinas.search.setting.PASSES`) or as functions
+            ``(mixture, rng) -> mixture``; what would run twice runs once.
+        pretrain_passes: the same of a step of pretraining; those of the search where None.
+        schedule: share of the phase to a factor on all learning rates.
+        scheduler: instead of that, what makes a scheduler of torch; it is stepped once a step.
+        clip: largest norm of all gradients together, or None.
+
+    Raises:
+        ConfigError: a setting is out of its range, or there are both kinds of schedule.
+
+    Source: the passes are the sandwich rule of slimmable networks (Yu and Huang, 2019); their
+    gradients are summed into one step, where Algorithm 1 of Trilevel NAS writes one step each in
+    pretraining.
+
+    >>> import trinas as tn
+    >>> part = tn.weights(tn.sgd(0.025, momentum=0.9), schedule=tn.CosineDecay(0.04), clip=5.0)
+    >>> part.passes
+    ('sampled', 'widest', 'narrowest')
+    """
+    if scheduler is not None and schedule is not constant:
+        raise ConfigError(
+            "learning rates follow a schedule or a scheduler",
+            got="both",
+            at="weights",
+            fix="Leave one of them out.",
+        )
+    first = passes if pretrain_passes is None else pretrain_passes
+    return Weights(optimiser, passes, first, schedule, scheduler, clip)
+
+
+class WeightsAtWork(Working):
+    """A `Weights` at work.
+
+    Attributes:
+        lr: the learning rate of the first group, as of the last step.
+    """
+
+    def __init__(self, part: Weights, task: Task) -> None:
+        super().__init__(task)
+        self.part = part
+        self.optimiser = make_optimiser(part.optimiser, task.weights)
+        self.optimisers = {"weights": self.optimiser}
+        self._rates = [group["lr"] for group in self.optimiser.param_groups]
+        self._scheduler = None if part.scheduler is None else part.scheduler(self.optimiser)
+
+    def works_in(self, phase: str) -> bool:
+        """Wherever something is trained."""
+        return phase != "score"
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first group, as of the last step."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def before(self, step: Step) -> None:
+        """Set the learning rates."""
+        if self._scheduler is None:
+            factor = self.part.schedule(step.share)
+            for group, rate in zip(self.optimiser.param_groups, self._rates):
+                group["lr"] = rate * factor
+        step.tell(lr=self.lr)
+
+    def update(self, step: Step) -> None:
+        """Lines 7 to 9 and 14 to 16 of Algorithm 1: descend on the loss summed over the passes."""
+        task, pretraining = self.task, step.phase == "pretrain"
+        passes = self.part.pretrain_passes if pretraining else self.part.passes
+        # To None, not to zero: optimisers pass over what has no gradient.
+        self.optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for one in passes_of(step.setting.detached(), passes, step.rng):
+            loss = task.loss_at(step.train, one.setting, at=f"{step.place}, {one.name}")
+            losses.append(task.backward(one.times * loss))
+        step.undo.keep_optimiser(self.optimiser)
+        unsound = descend(
+            self.optimiser,
+            clip=self.part.clip,
+            scaler=task.scaler,
+            what="gradient of the weights",
+            at=step.place,
+        )
+        step.tell(loss=torch.stack(losses).sum() + unsound)
+        if self._scheduler is not None:
+            step.commit(self._scheduler.step)
+
+    def refresh(self) -> None:
+        """Forget the parameters that are gone."""
+        forget(self.optimiser, self.task.weights.values())
+
+    def memory(self) -> Mapping[str, Any]:
+        """The scheduler's state, where there is one."""
+        return {} if self._scheduler is None else {"scheduler": self._scheduler.state_dict()}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take up the scheduler's state."""
+        if self._scheduler is not None:
+            load_part(self._scheduler, memory.get("scheduler", {}), "scheduler")
+            for group, lr in zip(self.optimiser.param_groups, self._scheduler.get_last_lr()):
+                group["lr"] = lr
+
+    def plan(self) -> Mapping[str, Any]:
+        """The passes."""
+        names = [[str(p) if isinstance(p, str) else "own" for p in passes]
+                 for passes in (self.part.pretrain_passes, self.part.passes)]
+        return {"pretrain_passes": names[0], "passes": names[1]}
