@@ -26,7 +26,7 @@ def search(prune_after=2, steps=12, **settings):
 
 def held(run):
     """Numbers the optimiser of the weights remembers."""
-    state = run.state_dict()["weight_optimiser"]["state"]
+    state = run.state_dict()["parts"]["Weights"]["optimisers"]["weights"]["state"]
     return sum(v.numel() for entry in state.values() for k, v in entry.items() if k != "step")
 
 

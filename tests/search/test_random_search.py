@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import trinas as tn
 from trinas.search import DivergenceError, candidates
+from trinas.search.scoring import Score
 from trinas.supernet.build import inherit_weights
 
 CONFIG = tn.RandomSearchConfig(train_steps=4, candidates=5, weight_lr=1e-2)
@@ -521,7 +522,7 @@ def test_a_space_of_one_network():
         ({"weight_lr": math.nan}, "weight_lr is greater than 0; got nan"),
         ({"clip": 0}, "clip is greater than 0"),
         ({"within": 1e6}, r"within is a Budget or None; got 1000000.0; .*Give Budget\(limit"),
-        ({"autocast": torch.float16}, r"autocast is torch\.bfloat16 or None"),
+        ({"autocast": torch.float64}, r"autocast is torch\.bfloat16, torch\.float16 or None"),
         ({"seed": -1}, "seed is at least 0"),
     ],
 )
@@ -582,7 +583,7 @@ def test_what_is_not_finite_is_not_passed_on():
     """On an accelerator nothing waits for a loss, so it is looked at when it is read."""
     search = make()
     list(search)
-    search._scores[1] = torch.tensor(math.nan)
+    search.part(Score).scores[1] = torch.tensor(math.nan)
     report = tn.SampleReport("score", 6, 9, search.candidates[1], 0.0, torch.tensor(math.nan))
 
     with pytest.raises(DivergenceError, match="got nan; at score"):
@@ -613,7 +614,7 @@ def test_a_network_that_moved_away():
     search = make()
     search.net.to("meta")
 
-    with pytest.raises(tn.errors.ConfigError, match="others, on meta; at a search on cpu"):
+    with pytest.raises(tn.errors.ConfigError, match="others, on meta; at a run on cpu"):
         search.advance()
 
 
@@ -639,16 +640,18 @@ def test_checkpoints_that_do_not_fit():
     search = make()
     state = search.state_dict()
 
-    with pytest.raises(tn.errors.CheckpointError, match="got one without scores"):
-        search.load_state_dict({k: v for k, v in state.items() if k != "scores"})
-    with pytest.raises(tn.errors.CheckpointError, match="the optimiser of a checkpoint fits"):
-        search.load_state_dict({**state, "optimiser": {}})
-    for scores in (None, [], torch.zeros(1, 1), torch.zeros(())):
+    with pytest.raises(tn.errors.CheckpointError, match="got one without parts"):
+        search.load_state_dict({k: v for k, v in state.items() if k != "parts"})
+    damaged = {"optimisers": {"weights": {}}, "memory": {}}
+    with pytest.raises(tn.errors.CheckpointError, match="the optimiser of the weights of a check"):
+        search.load_state_dict({**state, "parts": {**state["parts"], "Weights": damaged}})
+    for scores in (None, [], torch.zeros(1, 1), torch.zeros(()), torch.zeros(1)):
+        score = {"optimisers": {}, "memory": {"scores": scores}}
         with pytest.raises(tn.errors.CheckpointError, match="a score for every candidate"):
-            search.load_state_dict({**state, "scores": scores})
-    pruned = {**state["net"], "_extra_state": {"pruned": {"slot": ["a"]}}}
+            search.load_state_dict({**state, "parts": {**state["parts"], "Score": score}})
+    pruned = {**state["model"], "_extra_state": {"pruned": {"slot": ["a"]}}}
     with pytest.raises(tn.errors.CheckpointError, match=r"whole space; got .* pruned at slot"):
-        search.load_state_dict({**state, "net": pruned})
+        search.load_state_dict({**state, "model": pruned})
     with pytest.raises(tn.errors.CheckpointError, match="supernet of its own space"):
         make(net=compiled(tn.conv(3, 1))).load_state_dict(state)
 

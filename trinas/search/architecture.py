@@ -16,7 +16,8 @@ from trinas.search.optimisers import OptimiserLike, adam, descend, make_optimise
 from trinas.search.part import Part, Working
 from trinas.search.report import spreads_of
 from trinas.search.setting import Pass, Policy, Setting, passes_of
-from trinas.search.signals import Estimate, Estimator, Gradient, Signal
+from trinas.search.signal import Estimate, Estimator, Signal
+from trinas.search.signals import Gradient
 from trinas.search.step import Step
 from trinas.search.task import Task
 from trinas.supernet import Mixture

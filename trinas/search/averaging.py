@@ -70,7 +70,8 @@ class AverageAtWork(Working):
     def _move(self) -> None:
         names = [name for name in self.averages if name in self.task.weights]
         ours = [self.averages[name] for name in names]
-        torch._foreach_lerp_(ours, [self.task.weights[n] for n in names], 1 - self.part.decay)
+        for own, name in zip(ours, names):
+            own.lerp_(self.task.weights[name], 1 - self.part.decay)
 
     def refresh(self) -> None:
         """Forget what is gone."""

@@ -100,7 +100,9 @@ class Stream:
             place = f"{self.name}, epoch {self._epoch + 1}, batch {self._index + 1}"
             batch = _pair(self._next(), place)
             # Counted last: what is interrupted here is taken again, from the iterator's place.
-            self._pending = each_tensor(batch, lambda x: x.to(self._device, non_blocking=True))
+            moved = each_tensor(batch, lambda x: x.to(self._device, non_blocking=True))
+            self._pending = moved
+            return moved
         return self._pending
 
     def done(self) -> None:
@@ -140,8 +142,9 @@ class Stream:
             own.set_state(self._before)
         self._before = None if own is None else own.get_state()
         sampler = getattr(self._loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):  # as samplers of several processes have it
-            sampler.set_epoch(self._epoch)
+        set_epoch = getattr(sampler, "set_epoch", None)  # as samplers of several processes have
+        if callable(set_epoch):
+            set_epoch(self._epoch)
         with seeded(self._number(0)):
             self._iterator = iter(self._loader)
         for index in range(wanted):
@@ -214,8 +217,9 @@ class Stream:
         before = state.get("generator")
         self._before = before.cpu() if isinstance(before, Tensor) else None
         self._iterator = None
-        if isinstance(self._loader, Stateful) and state.get("loader") is not None:
-            self._loader.load_state_dict(state["loader"])
+        loader: Any = self._loader
+        if isinstance(loader, Stateful) and state.get("loader") is not None:
+            loader.load_state_dict(state["loader"])
             self._iterator = iter(self._loader)
         pending = state.get("pending")
         self._pending = None if pending is None else (pending[0], pending[1])

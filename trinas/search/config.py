@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import torch
 
+from trinas._core.errors import ConfigError
 from trinas.search import validators as check
+from trinas.search.candidates import Budget
 from trinas.search.cost_term import CostControl
 from trinas.search.schedules import Halving, LrSchedule
 
@@ -55,7 +57,7 @@ class SearchConfig:
     pretrain_steps: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
     search_steps: int = attrs.field(default=1000, validator=[check.whole, check.positive])
     weight_lr: float = attrs.field(default=1e-2, validator=check.positive)
-    weight_schedule: LrSchedule = Halving()
+    weight_schedule: LrSchedule = attrs.field(default=Halving())
     arch_lr: float = attrs.field(default=2e-2, validator=check.positive)
     arch_betas: tuple[float, float] = attrs.field(default=(0.5, 0.999), validator=check.betas)
     clip: float = attrs.field(default=5.0, validator=check.positive)
@@ -85,6 +87,49 @@ class SearchConfig:
         return self.pretrain_steps + self.search_steps
 
 
+def _budget(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, Budget):
+        raise ConfigError(
+            f"{attribute.name} is a Budget or None",
+            got=value,
+            at=type(owner).__name__,
+            fix='Give Budget(limit, "macs") or Budget(limit, "params").',
+        )
+
+
+@attrs.frozen(kw_only=True)
+class RandomSearchConfig:
+    """How to search at random; weights are trained by default as in `SearchConfig`.
+
+    Attributes:
+        train_steps: steps of the shared weights, one random network each. 0 scores with the
+            weights the supernet has.
+        candidates: how many different networks are scored.
+        weight_lr: Adam's learning rate, following `weight_schedule`.
+        weight_schedule: share of the training steps to factor.
+        clip: largest norm of the gradients.
+        within: only networks within this budget are trained and scored; all where None. What
+            is over it is drawn again, so a budget that few keep costs a `count` for each try.
+        score_batches: batches whose mean loss is the score of a candidate, the same for all.
+            They are asked for once and kept.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` for automatic mixed precision, or None.
+        seed: of everything the search draws; data that are functions have their own.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    train_steps: int = attrs.field(default=1000, validator=[check.whole, check.not_negative])
+    candidates: int = attrs.field(default=100, validator=[check.whole, check.positive])
+    weight_lr: float = attrs.field(default=1e-2, validator=check.positive)
+    weight_schedule: LrSchedule = attrs.field(default=Halving())
+    clip: float = attrs.field(default=5.0, validator=check.positive)
+    within: Budget | None = attrs.field(default=None, validator=_budget)
+    score_batches: int = attrs.field(default=1, validator=[check.whole, check.positive])
+    autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
+    seed: int = attrs.field(default=0, validator=[check.whole, check.seed])
+
+
 @attrs.frozen(kw_only=True)
 class TrainConfig:
     """How to train a plain network.
@@ -103,7 +148,7 @@ class TrainConfig:
 
     steps: int = attrs.field(validator=[check.whole, check.positive])
     lr: float = attrs.field(default=1e-4, validator=check.positive)
-    schedule: LrSchedule = Halving()
+    schedule: LrSchedule = attrs.field(default=Halving())
     clip: float | None = attrs.field(default=5.0, validator=check.optional(check.positive))
     autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
     seed: int = attrs.field(default=0, validator=[check.whole, check.seed])

@@ -9,7 +9,8 @@ done again bit for bit.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -39,12 +40,15 @@ class Phase:
         progress: share of the phase done to the progress of the supernets, which stays where it
             is where None.
         learns: whether the mixtures of its steps are differentiable.
+        alike: whether all its steps draw the same from torch's global generators, so that what
+            they look at differs in nothing else.
     """
 
     name: str
     steps: int
     progress: Callable[[float], float] | None = None
     learns: bool = False
+    alike: bool = False
 
 
 class Run(Generic[R]):
@@ -65,11 +69,14 @@ class Run(Generic[R]):
         step: how many steps are done.
         total: how many there are.
         parts: the parts at work, in the order of the method.
+        names: of the parts, each of its own.
         streams: where its batches come from.
         generator: of what is drawn on the device.
         rng: of what is drawn on the host.
         what: the run is, for messages.
     """
+
+    what_next = "Make one of more steps, or go on with Training."
 
     def __init__(
         self,
@@ -101,6 +108,7 @@ class Run(Generic[R]):
         self.rng = random.Random(seed)
         self._undo = Undo(task.model)
         self.parts: tuple[Working, ...] = tuple(part.start(task) for part in method)
+        self.names = _numbered(type(part).__name__ for part in method)
 
     def __iter__(self) -> Iterator[R]:
         """Do the steps that are left."""
@@ -142,7 +150,7 @@ class Run(Generic[R]):
         done = self.step
         self._begin()
         try:
-            with torch.enable_grad(), seeded(self._number(done), self.task.device):
+            with torch.enable_grad(), seeded(self._number(phase, number), self.task.device):
                 self._do(step, phase)
             with uninterrupted():
                 self._commit(step)
@@ -213,7 +221,7 @@ class Run(Generic[R]):
             raise ConfigError(
                 f"a {self.what} has the steps of its config",
                 got=f"a call after all {self.total}",
-                fix="Make one of more steps, or go on with Training.",
+                fix=self.what_next,
             )
         self.task.require_unmoved()
 
@@ -244,7 +252,9 @@ class Run(Generic[R]):
             undo=self._undo,
         )
 
-    def _number(self, step: int) -> int:
+    def _number(self, phase: Phase, number: int) -> int:
+        """The seed of what a step draws from torch's global generators."""
+        step = self.step - number if phase.alike else self.step
         return (self._seed * 1_000_003 + step) % 2**63
 
     # -- checkpoints ---------------------------------------------------------------------
@@ -277,3 +287,13 @@ class Run(Generic[R]):
         """
         self.take_back()
         load_state(self, state)
+
+
+def _numbered(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, those that come again with a number."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return tuple(found)

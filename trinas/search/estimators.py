@@ -11,7 +11,7 @@ import torch
 
 from trinas.search import validators as check
 from trinas.search.setting import Setting
-from trinas.search.signals import Estimate
+from trinas.search.signal import Estimate
 from trinas.search.step import Step
 from trinas.space.decision import Option
 from trinas.supernet import Mixture, Supernet, batch_statistics
@@ -86,7 +86,9 @@ class DifferencesAtWork:
                     mixtures.append(mixture.picking(picked))
                     own.append(score(net, mixtures[-1], mixture, picked))
                 one = Setting(detached.nets, tuple(mixtures))
-                losses.append(step.task.loss_at(step.valid, one, at=f"{step.place}, draw {number + 1}"))
+                losses.append(
+                    step.task.loss_at(step.valid, one, at=f"{step.place}, draw {number + 1}")
+                )
         values = torch.stack(losses)
         others = (values.sum() - values) / (self._draws - 1)
         advantages = (values - others) / self._draws

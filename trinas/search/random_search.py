@@ -10,121 +10,26 @@ Everything that is drawn is a function of the seed and of the step number, like 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal
 
-import attrs
-import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from trinas._core.errors import CheckpointError, ConfigError, TrinasError
+from trinas._core.errors import CheckpointError, ConfigError
 from trinas.graph import Genotype
-from trinas.search import validators as check
-from trinas.search.candidates import Budget, draw, find_candidates
-from trinas.search.checks import (
-    loss_of,
-    own_randomness,
-    require_finite,
-    require_own_weights,
-    require_supernet,
-    take_batch,
-)
-from trinas.search.config import (
-    Batches,
-    Halving,
-    Loss,
-    LrSchedule,
-)
-from trinas.search.loading import (
-    load_optimiser,
-    load_part,
-    plain_dtype,
-    require_keys,
-    require_plan,
-    require_step,
-)
-from trinas.search.stepping import adam, descend, precision, set_rate
+from trinas.search.batches import Data
+from trinas.search.candidates import find_candidates
+from trinas.search.checks import require_supernet
+from trinas.search.config import RandomSearchConfig
+from trinas.search.engine import Phase, Run
+from trinas.search.optimisers import adam
+from trinas.search.part import chain
+from trinas.search.report import SampleReport
+from trinas.search.scoring import DrawNetwork, Score, ScoreAtWork
+from trinas.search.step import Step
+from trinas.search.task import Loss, Task
+from trinas.search.weights import weights
 from trinas.supernet import Supernet
 
 
-def _budget(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, Budget):
-        raise ConfigError(
-            f"{attribute.name} is a Budget or None",
-            got=value,
-            at=type(owner).__name__,
-            fix='Give Budget(limit, "macs") or Budget(limit, "params").',
-        )
-
-
-@attrs.frozen(kw_only=True)
-class RandomSearchConfig:
-    """How to search at random; weights are trained by default as in `SearchConfig`.
-
-    Attributes:
-        train_steps: steps of the shared weights, one random network each. 0 scores with the
-            weights the supernet has.
-        candidates: how many different networks are scored.
-        weight_lr: Adam's learning rate, following `weight_schedule`.
-        weight_schedule: share of the training steps to factor.
-        clip: largest norm of the gradients.
-        within: only networks within this budget are trained and scored; all where None. What
-            is over it is drawn again, so a budget that few keep costs a `count` for each try.
-        score_batches: batches whose mean loss is the score of a candidate, the same for all.
-            They are asked for once and kept.
-        autocast: ``torch.bfloat16`` for automatic mixed precision, or None.
-        seed: of everything the search draws; data have their own.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-    """
-
-    train_steps: int = attrs.field(default=1000, validator=[check.whole, check.not_negative])
-    candidates: int = attrs.field(default=100, validator=[check.whole, check.positive])
-    weight_lr: float = attrs.field(default=1e-4, validator=check.positive)
-    weight_schedule: LrSchedule = attrs.field(default=Halving())
-    clip: float = attrs.field(default=5.0, validator=check.positive)
-    within: Budget | None = attrs.field(default=None, validator=_budget)
-    score_batches: int = attrs.field(default=1, validator=[check.whole, check.positive])
-    autocast: torch.dtype | None = attrs.field(default=None, validator=check.autocast)
-    seed: int = attrs.field(default=0, validator=[check.whole, check.not_negative])
-
-
-@attrs.frozen(eq=False)
-class SampleReport:
-    """One finished step of a `RandomSearch`: a network, and its loss.
-
-    The loss stays on the device until it is read, as in `StepReport`.
-
-    Attributes:
-        phase: ``train`` or ``score``.
-        step: number of the step within the run, from 1.
-        total: number of steps of the run.
-        genotype: the network that was trained or scored.
-        lr: learning rate of the weights; 0 where a network is scored.
-    """
-
-    phase: Literal["train", "score"]
-    step: int
-    total: int
-    genotype: Genotype = attrs.field(repr=False)
-    lr: float
-    _loss: Tensor = attrs.field(repr=False, alias="loss")
-
-    @property
-    def loss(self) -> float:
-        """Training loss of the step, or the score of the candidate.
-
-        Raises:
-            DivergenceError: it is not finite; on the CPU the step itself has raised it.
-        """
-        require_finite(self._loss, "loss", at=f"{self.phase} step {self.step}", wait=True)
-        return float(self._loss)
-
-
-class RandomSearch:
+class RandomSearch(Run[SampleReport]):
     """A random search in progress: iterate over it, one report a step.
 
     *Training.* Each step draws one network and descends on its loss. What the network does
@@ -152,8 +57,8 @@ class RandomSearch:
         net: the supernet; its weights are trained in place. Its architecture parameters
             and its progress are left alone.
         loss: of prediction and target.
-        train: batches for the weights, by step number from 0.
-        valid: batches for the scores, asked for 0 to ``score_batches - 1``.
+        train: data of the weights: a function of the step from 0, or a loader.
+        valid: data of the scores; a function is asked for 0 to ``score_batches - 1``.
         config: all settings.
 
     Attributes:
@@ -182,123 +87,46 @@ class RandomSearch:
     True
     """
 
+    what_next = "Its result is in best and in ranking."
+
     def __init__(
-        self, net: Supernet, loss: Loss, train: Batches, valid: Batches, config: RandomSearchConfig
+        self, net: Supernet, loss: Loss, train: Data, valid: Data, config: RandomSearchConfig
     ) -> None:
         _check_parts(net, config)
         self.net = net
-        self.loss = loss
+        self.config = config
         self.train = train
         self.valid = valid
-        self.config = config
-        self.step = 0
         self.candidates = find_candidates(
             net.graph,
             config.candidates,
             rng=random.Random(f"{config.seed}: candidates"),
             within=config.within,
         )
-        self.total = config.train_steps + len(self.candidates)
-        self._weights = net.weight_parameters()
-        self._device = self._weights[0].device
-        self._optimiser = adam(self._weights, config.weight_lr)
-        self._score_batches: list[tuple[Tensor, Any]] = []
-        self._scores: list[Tensor] = []
-        self._normal = _BatchStatistics(net)
-
-    def __iter__(self) -> Iterator[SampleReport]:
-        """Do the steps that are left."""
-        while self.step < self.total:
-            yield self.advance()
-
-    def advance(self) -> SampleReport:
-        """Train or score one network, and report it.
-
-        Raises:
-            ConfigError: all steps are done, or the network was moved to another device.
-            DataError: a batch that is no pair of tensors on the device of the network.
-            ShapeError: a target of another shape than the prediction, or a loss that is
-                not one number.
-            DivergenceError: a loss or a gradient that is not finite; nothing was updated
-                with it. On an accelerator a report says so when its loss is read, behind
-                the update.
-        """
-        self._check_readiness()
-        training = self.step < self.config.train_steps
-        # Whatever an operation may draw in evaluation, it draws the same for all candidates.
-        number = min(self.step, self.config.train_steps)
-        try:
-            with own_randomness(self.config.seed, number, self._device):
-                report = self._train() if training else self._score()
-        except TrinasError as error:
-            error.add_note(f"in {self._place()}")
-            raise
-        self.step += 1
-        return report
-
-    def _check_readiness(self) -> None:
-        if self.step >= self.total:
-            raise ConfigError(
-                "a random search has the steps of its config",
-                got=f"a call after all {self.total}",
-                fix="Its result is in best and in ranking.",
-            )
-        require_own_weights(self.net.network, self._weights, self._device, of="RandomSearch")
-
-    def _place(self) -> str:
-        phase = "train" if self.step < self.config.train_steps else "score"
-        return f"{phase} step {self.step + 1}"
-
-    def _train(self) -> SampleReport:
-        """One step of the weights that one random network uses."""
-        config = self.config
-        lr = config.weight_lr * config.weight_schedule(self.step / config.train_steps)
-        set_rate(self._optimiser, lr)
-        self.net.train()
-        genotype = self._drawn()
-        batch = take_batch(self.train, self.step, name="train", device=self._device)
-        loss = self._loss_of(genotype, batch)
-        # To None, not to zero: Adam passes over what has no gradient.
-        self._optimiser.zero_grad(set_to_none=True)
-        if loss.requires_grad:  # not where the network learns nothing
-            loss.backward()
-        unsound = descend(
-            self._optimiser,
-            self._weights,
-            clip=config.clip,
-            what="gradient of the weights",
-            at=self._place(),
+        method = chain(
+            DrawNetwork(config.within, self.candidates),
+            weights(
+                adam(config.weight_lr),
+                passes=("sampled",),
+                schedule=config.weight_schedule,
+                clip=config.clip,
+            ),
+            Score(self.candidates, valid, config.score_batches, config.seed),
         )
-        told = loss.detach() + unsound
-        return SampleReport("train", self.step + 1, self.total, genotype, lr, told)
+        super().__init__(
+            method,
+            Task(net, loss, autocast=config.autocast),
+            (Phase("train", config.train_steps), Phase("score", len(self.candidates), alike=True)),
+            train=train,
+            valid=None,
+            seed=config.seed,
+            report=_report,
+            what="random search",
+        )
 
-    def _drawn(self) -> Genotype:
-        """The network of a training step."""
-        rng = random.Random(f"{self.config.seed}: step {self.step}")
-        genotype = draw(self.net.graph, rng, within=self.config.within)
-        # The budget lets next to nothing through, but the candidates it did.
-        return rng.choice(self.candidates) if genotype is None else genotype
-
-    @torch.no_grad()
-    def _score(self) -> SampleReport:
-        """The mean loss of one candidate."""
-        for number in range(len(self._score_batches), self.config.score_batches):
-            batch = take_batch(self.valid, number, name="valid", device=self._device)
-            self._score_batches.append(batch)
-        genotype = self.candidates[self.step - self.config.train_steps]
-        self.net.eval()
-        with self._normal.in_force():
-            losses = [self._loss_of(genotype, batch) for batch in self._score_batches]
-        score = torch.stack(losses).mean()
-        self._scores.append(score)
-        return SampleReport("score", self.step + 1, self.total, genotype, 0.0, score)
-
-    def _loss_of(self, genotype: Genotype, batch: tuple[Tensor, Any]) -> Tensor:
-        x, y = batch
-        with precision(x, self.config.autocast):
-            return loss_of(self.loss, self.net(x, at=genotype), y, at=self._place())
-
-    # -- results -------------------------------------------------------------------------
+    @property
+    def _scores(self) -> ScoreAtWork:
+        return self.part(Score)
 
     @property
     def ranking(self) -> list[tuple[Genotype, float]]:
@@ -310,11 +138,7 @@ class RandomSearch:
         Raises:
             DivergenceError: a score is not finite.
         """
-        if not self._scores:
-            return []
-        scores = torch.stack(self._scores)
-        require_finite(scores.abs().max(), "score of every candidate", at="score", wait=True)
-        return sorted(zip(self.candidates, scores.tolist()), key=lambda entry: entry[1])
+        return self._scores.ranking()
 
     @property
     def best(self) -> Genotype:
@@ -324,7 +148,7 @@ class RandomSearch:
             ConfigError: none is scored yet.
             DivergenceError: a score is not finite.
         """
-        if not self._scores:
+        if not self._scores.scores:
             raise ConfigError(
                 "the best candidate is known once one is scored",
                 got=f"{self.step} of {self.total} steps done",
@@ -332,16 +156,14 @@ class RandomSearch:
             )
         return self.ranking[0][0]
 
-    # -- checkpoints ---------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on: tensors and plain values only."""
+    def plan(self) -> dict[str, Any]:
+        """The settings that decide what is drawn and scored, as plain values."""
+        config, within = self.config, self.config.within
         return {
-            "net": self.net.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "step": self.step,
-            "scores": torch.stack(self._scores) if self._scores else torch.empty(0),
-            "plan": _plan(self.config),
+            "candidates": config.candidates,
+            "score_batches": config.score_batches,
+            "within": None if within is None else [within.limit, within.metric],
+            **super().plan(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -349,36 +171,40 @@ class RandomSearch:
 
         Raises:
             CheckpointError: it lacks entries, or was saved for another space or for
-                settings that draw or score otherwise. Make the search anew then: part of
-                the state may be loaded.
+                settings that draw or score otherwise.
         """
-        require_keys(state, _KEYS, "random search", of="RandomSearch")
-        require_plan(state["plan"], _plan(self.config), "random search", free="rates and clip")
-        require_step(state["step"], self.total, "random search")
-        scores = state["scores"]
-        done = max(0, state["step"] - self.config.train_steps)
-        if not isinstance(scores, Tensor) or scores.shape != (done,):
-            found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise CheckpointError(
-                "a random search has a score for every candidate that it is past",
-                got=f"step {state['step']} and scores of {found}",
-                at=f"a search of {self.config.train_steps} + {len(self.candidates)} steps",
-                fix="Load what RandomSearch.state_dict gave.",
-            )
-        extra = state["net"].get("_extra_state") if isinstance(state["net"], dict) else None
+        model = state.get("model") if isinstance(state, dict) else None
+        extra = model.get("_extra_state") if isinstance(model, dict) else None
         if isinstance(extra, dict) and extra.get("pruned"):
             raise CheckpointError(
                 "a random search draws from the whole space",
                 got=f"a supernet that was pruned at {next(iter(extra['pruned']))}",
                 fix="Load what RandomSearch.state_dict gave.",
             )
-        load_part(self.net, state["net"], "supernet")
-        load_optimiser(self._optimiser, self._weights, state["optimiser"], "optimiser")
-        self.step = state["step"]
-        self._scores = list(scores.to(self._device).unbind())
+        self._require_scores(state)
+        super().load_state_dict(state)
+
+    def _require_scores(self, state: Any) -> None:
+        """Check that there is a score for every candidate that is past."""
+        try:
+            scores, step = state["parts"]["Score"]["memory"]["scores"], state["step"]
+            found = tuple(scores.shape)
+        except (KeyError, TypeError, AttributeError):
+            return  # what is missing is told apart by what every run checks
+        done = max(0, step - self.config.train_steps) if isinstance(step, int) else 0
+        if found != (done,):
+            raise CheckpointError(
+                "a random search has a score for every candidate that it is past",
+                got=f"step {step} and scores of {found}",
+                at=f"a search of {self.config.train_steps} + {len(self.candidates)} steps",
+                fix="Load what RandomSearch.state_dict gave.",
+            )
 
 
-_KEYS = ("net", "optimiser", "step", "scores", "plan")
+def _report(step: Step, done: int, total: int) -> SampleReport:
+    facts = step.facts
+    phase: Literal["train", "score"] = "score" if step.phase == "score" else "train"
+    return SampleReport(phase, done, total, facts["genotype"], facts.get("lr", 0.0), facts["loss"])
 
 
 def _check_parts(net: Supernet, config: object) -> None:
@@ -392,48 +218,3 @@ def _check_parts(net: Supernet, config: object) -> None:
             at=next(iter(net.pruned)),
             fix="Compile the supernet anew.",
         )
-
-
-def _plan(config: RandomSearchConfig) -> dict[str, Any]:
-    """The settings that decide what is drawn and scored, as plain values."""
-    within = config.within
-    return {
-        "train_steps": config.train_steps,
-        "candidates": config.candidates,
-        "score_batches": config.score_batches,
-        "seed": config.seed,
-        "within": None if within is None else [within.limit, within.metric],
-        "autocast": plain_dtype(config.autocast),
-    }
-
-
-class _BatchStatistics:
-    """Batch normalisation by the batch at hand, without a trace in the running statistics.
-
-    Such layers then work in training mode, on statistics of their own that nobody reads.
-    """
-
-    def __init__(self, net: Supernet) -> None:
-        self._layers: Sequence[_BatchNorm] = [
-            m for m in net.network.modules() if isinstance(m, _BatchNorm)
-        ]
-        self._spare: list[dict[str, Tensor | None]] = []
-
-    @contextmanager
-    def in_force(self) -> Iterator[None]:
-        """Inside, layers take the statistics of their batch; afterwards all is as before."""
-        if not self._spare:
-            self._spare = [
-                {name: None if b is None else b.clone() for name, b in layer._buffers.items()}
-                for layer in self._layers
-            ]
-        kept = [(dict(layer._buffers), layer.training) for layer in self._layers]
-        try:
-            for layer, spare in zip(self._layers, self._spare):
-                layer._buffers.update(spare)
-                layer.training = True
-            yield
-        finally:
-            for layer, (buffers, training) in zip(self._layers, kept):
-                layer._buffers.update(buffers)
-                layer.training = training

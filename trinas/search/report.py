@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from torch import Tensor
 
-from trinas.graph import Graph
+from trinas.graph import Genotype, Graph
 from trinas.search.checks import require_finite
 from trinas.search.setting import Setting
 from trinas.search.step import Step
@@ -135,6 +135,38 @@ class StepReport:
         return float(value)
 
 
+@attrs.frozen(eq=False)
+class SampleReport:
+    """One finished step of a `RandomSearch`: a network, and its loss.
+
+    The loss stays on the device until it is read, as in `StepReport`.
+
+    Attributes:
+        phase: ``train`` or ``score``.
+        step: number of the step within the run, from 1.
+        total: number of steps of the run.
+        genotype: the network that was trained or scored.
+        lr: learning rate of the weights; 0 where a network is scored.
+    """
+
+    phase: Literal["train", "score"]
+    step: int
+    total: int
+    genotype: Genotype = attrs.field(repr=False)
+    lr: float
+    _loss: Tensor = attrs.field(repr=False, alias="loss")
+
+    @property
+    def loss(self) -> float:
+        """Training loss of the step, or the score of the candidate.
+
+        Raises:
+            DivergenceError: it is not finite; on the CPU the step itself has raised it.
+        """
+        require_finite(self._loss, "loss", at=f"{self.phase} step {self.step}", wait=True)
+        return float(self._loss)
+
+
 def step_report(step: Step, done: int, total: int) -> StepReport:
     """The report of a step that is done, of what its parts told."""
     facts = dict(step.facts)
@@ -142,9 +174,7 @@ def step_report(step: Step, done: int, total: int) -> StepReport:
     nets = step.task.nets
     progress = next((net.progress for net in nets.values()), done / total)
     if done == total and "spread" in known:  # by the odds that the search ends with
-        known["spread"] = spreads_of_odds(
-            [(net.graph, net.odds()) for net in nets.values()]
-        )
+        known["spread"] = spreads_of_odds([(net.graph, net.odds()) for net in nets.values()])
     return StepReport(
         phase=step.phase, step=done, total=total, progress=progress, facts=facts, **known
     )

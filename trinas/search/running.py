@@ -68,9 +68,7 @@ def run(
     """
     for name, value, least in (("steps", steps, 1), ("pretrain", pretrain, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(
-                f"{name} is a whole number of at least {least}", got=value, at="run"
-            )
+            raise ConfigError(f"{name} is a whole number of at least {least}", got=value, at="run")
     parts = chain(method)
     if autocast not in (None, torch.bfloat16, torch.float16):
         raise ConfigError(

@@ -11,6 +11,7 @@ from trinas.search.loading import (
     as_lists,
     load_part,
     python_random_state,
+    require_dict,
     require_keys,
     require_plan,
     require_random_state,
@@ -49,7 +50,7 @@ def state_of(run: Run[Any]) -> dict[str, Any]:
         "step": run.step,
         "total": run.total,
         "model": run.task.model.state_dict(),
-        "parts": [part.state_dict() for part in run.parts],
+        "parts": {name: part.state_dict() for name, part in zip(run.names, run.parts)},
         "generator": run.generator.get_state(),
         "rng": as_lists(run.rng.getstate()),
         "data": [stream.state_dict() for stream in run.streams],
@@ -83,6 +84,9 @@ def _checked(run: Run[Any], state: Any) -> Any:
             "load by themselves.",
         )
     require_keys(state, _KEYS, run.what, of=type(run).__name__)
+    model = require_dict(state["model"], "model")
+    for name, net in run.task.nets.items():
+        net.require_space(model.get(f"{name}._extra_state" if name else "_extra_state"))
     require_plan(state["plan"], run.plan(), run.what, free=_FREE)
     if state["device"] != run.task.device.type:
         raise CheckpointError(
@@ -94,13 +98,17 @@ def _checked(run: Run[Any], state: Any) -> Any:
     require_step(state["total"], sum(phase.steps for phase in run.phases), run.what)
     require_step(state["step"], state["total"], run.what)
     require_random_state(state["generator"], run.generator)
-    for name, count in (("parts", len(run.parts)), ("data", len(run.streams))):
-        if not isinstance(state[name], list) or len(state[name]) != count:
-            raise CheckpointError(
-                f"a checkpoint has the state of all {name}",
-                got=repr(state[name])[:60],
-                at=f"a {run.what} of {count} {name}",
-            )
+    data, parts = state["data"], require_dict(state["parts"], "parts")
+    if not isinstance(data, list) or len(data) != len(run.streams):
+        raise CheckpointError("a checkpoint has the state of all data", got=repr(data)[:60])
+    # Terms and watchers may be put into a method, or taken out, for the rest of a run.
+    lost = [n for n, p in zip(run.names, run.parts) if p.optimisers and n not in parts]
+    if lost:
+        raise CheckpointError(
+            "a checkpoint has the state of all parts with optimisers",
+            got=f"none of {', '.join(lost)}",
+            at=f"a {run.what} of {', '.join(run.names)}",
+        )
     return python_random_state(state["rng"])
 
 
@@ -108,8 +116,9 @@ def _load(run: Run[Any], state: Mapping[str, Any], rng: Any) -> None:
     run.task.load(state["model"])
     for part in run.parts:
         part.refresh()
-    for part, saved in zip(run.parts, state["parts"]):
-        part.load_state_dict(saved)
+    for name, part in zip(run.names, run.parts):
+        if name in state["parts"]:
+            part.load_state_dict(state["parts"][name])
     for stream, saved in zip(run.streams, state["data"]):
         stream.load_state_dict(saved)
     if run.task.scaler is not None and state["scaler"] is not None:

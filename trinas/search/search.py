@@ -3,60 +3,17 @@
 from __future__ import annotations
 
 from trinas._core.errors import ConfigError
-from trinas.search import estimators, signals
-from trinas.search.architecture import architecture
 from trinas.search.batches import Data
+from trinas.search.checks import require_supernet
 from trinas.search.config import SearchConfig
 from trinas.search.cost_term import CostAtWork, CostControl
-from trinas.search.checks import require_supernet
 from trinas.search.engine import Run
-from trinas.search.optimisers import adam
+from trinas.search.methods import trilevel
 from trinas.search.part import Chain, Part, chain
 from trinas.search.report import StepReport, step_report
 from trinas.search.running import phases_of
 from trinas.search.task import Loss, Task
-from trinas.search.terms import ordered
-from trinas.search.watching import prune
-from trinas.search.weights import weights
 from trinas.supernet import Supernet
-
-
-def trilevel(config: SearchConfig) -> Chain:
-    """Algorithm 1 of Trilevel NAS as a chain, with the settings of a config.
-
-    Line by line: `weights` is 5 to 11 and 14 to 16, `architecture` 17 to 23 with the terms
-    `expected_cost` (18 to 20) and `ordered` in it; `prune` is ours.
-
-    >>> [type(part).__name__ for part in trilevel(SearchConfig(prune_after=100))]
-    ['Weights', 'Architecture', 'Prune']
-    """
-    second = config.order == 2
-    drawn = config.sampled == "differences"
-    parts: list[Part] = [
-        weights(
-            adam(config.weight_lr),
-            passes=config.search_passes,
-            pretrain_passes=config.pretrain_passes,
-            schedule=config.weight_schedule,
-            clip=config.clip,
-        ),
-        architecture(
-            adam(config.arch_lr, betas=config.arch_betas),
-            signal=signals.unrolled(config.unroll_lr) if second else signals.gradient(),
-            sampled=estimators.differences(config.draws)
-            if drawn
-            else estimators.straight_through(),
-            passes=config.search_passes,
-            clip=config.clip,
-        ),
-    ]
-    if config.cost is not None:
-        parts.append(config.cost)
-    if config.order_penalty:
-        parts.append(ordered(config.order_penalty))
-    if config.prune_after is not None:
-        parts.append(prune(config.prune_after))
-    return chain(*parts)
 
 
 class Search(Run[StepReport]):

@@ -104,7 +104,7 @@ class Pass:
     """One pass of a step.
 
     Attributes:
-        name: for messages.
+        name: for messages; nothing where there is one pass alone.
         setting: how the decisions stand in it.
         times: for how many equal passes it stands.
     """
@@ -139,6 +139,8 @@ def passes_of(
         alike = merge and policy in WIDTH_PASSES
         key = _widths(settled) if alike else number
         name = f"{policy} {'widths' if policy in WIDTH_PASSES else 'pass'}"
+        if policy in WIDTH_PASSES and not setting.searches_widths:
+            name = ""
         known = found.get(key)
         if known is None:
             found[key] = Pass(name if isinstance(policy, str) else "own pass", settled)
@@ -152,4 +154,3 @@ def _widths(setting: Setting) -> object:
     return tuple(
         None if m.widths is None else tuple(sorted(m.widths.items())) for m in setting.mixtures
     )
-

@@ -10,23 +10,18 @@ the scale, not with the width. Their signal comes from losses: `differences`. Th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from trinas._core.errors import ConfigError
 from trinas.search import validators as check
+from trinas.search.estimators import differences as differences
+from trinas.search.estimators import straight_through as straight_through
 from trinas.search.setting import Pass
 from trinas.search.step import Step
-
-
-class Signal(Protocol):
-    """The gradient of decisions that are mixed."""
-
-    def __call__(self, step: Step, passes: Sequence[Pass]) -> Tensor:
-        """Add gradients to the weights of the passes' setting (`Setting.leaf`); their loss."""
-        ...
 
 
 @attrs.frozen
@@ -36,13 +31,13 @@ class Gradient:
     def __call__(self, step: Step, passes: Sequence[Pass]) -> Tensor:
         """One backward for each pass, to the architecture alone."""
         task = step.task
-        losses = []
-        for one in passes:
-            # Only the architecture is asked for: gradients of the weights would be computed for
-            # nothing. What else of a loss depends on it (a term of the user's) comes along.
-            asked = [*one.setting.weights, *task.arch.values()]
-            loss = task.loss_at(step.valid, one.setting, at=f"{step.place}, {one.name}")
-            losses.append(task.backward(one.times * loss, inputs=asked))
+        # Only the architecture is asked for: gradients of the weights would be computed for
+        # nothing. What else of a loss depends on it (a term of the user's) comes along.
+        arch = list(task.arch.values())
+        losses = [
+            task.descend(step.valid, one, at=step.place, inputs=[*one.setting.weights, *arch])
+            for one in passes
+        ]
         return torch.stack(losses).sum()
 
 
@@ -69,10 +64,19 @@ class Unrolled:
             ).sum()
 
         inner = torch.autograd.grad(
-            loss_at(weights, step.train), list(weights.values()), create_graph=True,
+            loss_at(weights, step.train),
+            list(weights.values()),
+            create_graph=True,
             allow_unused=True,
         )
-        rate = step.facts["lr"] if self.rate is None else self.rate
+        rate = step.facts.get("lr") if self.rate is None else self.rate
+        if rate is None:
+            raise ConfigError(
+                "an unrolled step has a rate",
+                got="none of the weights",
+                at="signals.unrolled",
+                fix="Give unrolled(rate), or call before(step) of the weights first.",
+            )
         moved = {
             name: w if g is None else w - rate * g for (name, w), g in zip(weights.items(), inner)
         }
@@ -93,39 +97,3 @@ def unrolled(rate: float | None = None) -> Unrolled:
         ConfigError: the rate is not positive.
     """
     return Unrolled(rate)
-
-
-class Estimate(NamedTuple):
-    """What an estimator of drawn decisions found.
-
-    Args:
-        gradients: for each supernet a flat vector: the loss's gradient by the odds.
-        loss: the mean loss of the draws.
-    """
-
-    gradients: list[Tensor]
-    loss: Tensor
-
-
-class Estimator(Protocol):
-    """The gradient of decisions that are drawn."""
-
-    def start(self) -> EstimatorAtWork | None:
-        """Put it to work; None where the passes of the other signal do its work."""
-        ...
-
-
-class EstimatorAtWork(Protocol):
-    """An estimator with its memory."""
-
-    def __call__(self, step: Step) -> Estimate:
-        """Estimate at the mixture of the step."""
-        ...
-
-    def memory(self) -> Mapping[str, Any]:
-        """What it knows from earlier steps."""
-        ...
-
-    def remember(self, memory: Mapping[str, Any]) -> None:
-        """Take that up."""
-        ...

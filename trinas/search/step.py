@@ -100,7 +100,7 @@ class Step:
         ...     weights.update(step)
         ...     architecture.update(step)
         >>> sorted(step.facts)
-        ['arch_loss', 'loss']
+        ['arch_loss', 'loss', 'spread']
         """
         task.train_mode()
         for net in task.nets.values():
@@ -135,6 +135,10 @@ class Step:
         if self._setting is None:
             self._setting = self._draw()
         return self._setting
+
+    def use(self, setting: Setting) -> None:
+        """Run this step at another setting than that of the logits."""
+        self._setting = setting
 
     @property
     def train(self) -> Batch:
@@ -179,4 +183,3 @@ class Step:
     def changes(self) -> list[Callable[[], object]]:
         """What is to be changed, in order."""
         return list(self._changes)
-

@@ -14,7 +14,7 @@ from trinas._core.errors import ConfigError
 from trinas.search.batches import Batch
 from trinas.search.checks import loss_of
 from trinas.search.loading import load_part
-from trinas.search.setting import Setting
+from trinas.search.setting import Pass, Setting
 from trinas.supernet import Supernet
 
 Loss: TypeAlias = Callable[[Any, Any], Tensor]
@@ -42,6 +42,7 @@ class Task:
     Raises:
         ConfigError: `model` is no module, or one without weights to train.
 
+    >>> import trinas as tn
     >>> graph = tn.lower(tn.choice(a=tn.conv(3, 4), b=tn.conv(1, 4), name="slot"), (1, 8, 8))
     >>> model = nn.Sequential(tn.compile_supernet(graph), nn.Flatten(), nn.Linear(256, 10))
     >>> task = Task(model, nn.functional.cross_entropy)
@@ -170,12 +171,25 @@ class Task:
         with setting.held(), torch.autocast(kind, self.autocast or torch.bfloat16, enabled=enabled):
             return loss_of(self.loss, predict(x), y, at=at)
 
-    def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> Tensor:
-        """Backward of a loss (scaled, where float16 needs it); the loss without its graph.
+    def descend(
+        self, batch: Batch, one: Pass, *, at: str, inputs: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """One pass, forward and backward; its loss, as often as the pass counts.
 
-        After each pass nothing of its graph is left, so the memory of a step is that of its
-        largest pass, not of their sum.
+        Nothing of its graph is left, so the memory of a step is that of its largest pass, not of
+        their sum.
+
+        Args:
+            batch: input and target.
+            one: how the decisions stand, and how often it counts.
+            at: phase and step, for messages.
+            inputs: what gradients are added to; all weights where None.
         """
+        loss = self.loss_at(batch, one.setting, at=f"{at}, {one.name}" if one.name else at)
+        return self.backward(loss if one.times == 1 else one.times * loss, inputs)
+
+    def backward(self, loss: Tensor, inputs: Sequence[Tensor] | None = None) -> Tensor:
+        """Backward of a loss (scaled, where float16 needs it); the loss without its graph."""
         if loss.requires_grad:  # not where all that is alive learns nothing
             scaled = loss if self.scaler is None else self.scaler.scale(loss)
             scaled.backward(inputs=inputs)

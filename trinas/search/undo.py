@@ -42,7 +42,7 @@ class Undo:
         pairs = [(tensor, self._mirror(tensor)) for tensor in tensors]
         if pairs:
             with torch.no_grad():
-                torch._foreach_copy_([copy for _, copy in pairs], [tensor for tensor, _ in pairs])
+                _copy([copy for _, copy in pairs], [tensor for tensor, _ in pairs])
         self._tensors += pairs  # only now that they are whole
 
     def keep_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
@@ -64,9 +64,7 @@ class Undo:
         """Set everything back to where it was kept; can be done again if interrupted."""
         with torch.no_grad():
             if self._tensors:
-                torch._foreach_copy_(
-                    [tensor for tensor, _ in self._tensors], [copy for _, copy in self._tensors]
-                )
+                _copy([tensor for tensor, _ in self._tensors], [copy for _, copy in self._tensors])
         for optimiser, parameter, entry in self._entries:
             if entry is None:
                 optimiser.state.pop(parameter, None)
@@ -95,6 +93,11 @@ class Undo:
         if known is None or known.shape != tensor.shape or known.dtype != tensor.dtype:
             known = self._mirrors[id(tensor)] = torch.empty_like(tensor, requires_grad=False)
         return known
+
+
+def _copy(into: list[Tensor], values: list[Tensor]) -> None:
+    # Hundreds of small tensors in one call, as torch's optimisers do it.
+    torch._foreach_copy_(into, values)  # type: ignore[reportPrivateImportUsage]
 
 
 @contextmanager

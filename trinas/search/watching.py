@@ -57,9 +57,7 @@ class PruneAtWork(Working):
 
     def after(self, step: Step) -> None:
         """Count one more step, and drop what is due."""
-        for net, mixture, patience in zip(
-            step.setting.nets, step.setting.mixtures, self._patience
-        ):
+        for net, mixture, patience in zip(step.setting.nets, step.setting.mixtures, self._patience):
             counts = patience.counted(mixture.host)
             step.commit(lambda p=patience, c=counts: setattr(p, "counts", c))
             options = patience.exhausted(counts, net.pruned)
@@ -75,15 +73,16 @@ class PruneAtWork(Working):
         """Take them up."""
         idle = memory.get("idle")
         known = isinstance(idle, list) and len(idle) == len(self._patience)
-        for patience, counts in zip(self._patience, idle if known and idle else [None]):
+        given: list[Any] = idle if isinstance(idle, list) and known else [None]
+        for patience, counts in zip(self._patience, given):
             whole = isinstance(counts, list) and all(type(count) is int for count in counts)
-            if not whole or len(counts) != len(patience.counts):  # type: ignore[arg-type]
+            if not whole or len(counts) != len(patience.counts):
                 raise CheckpointError(
                     "a checkpoint counts idle steps for every option",
                     got=repr(counts)[:80],
                     at=f"a space of {len(patience.counts)} options",
                 )
-        for patience, counts in zip(self._patience, idle or ()):
+        for patience, counts in zip(self._patience, given):
             patience.counts = list(counts)
 
 

@@ -120,10 +120,10 @@ class WeightsAtWork(Working):
         passes = self.part.pretrain_passes if pretraining else self.part.passes
         # To None, not to zero: optimisers pass over what has no gradient.
         self.optimiser.zero_grad(set_to_none=True)
-        losses = []
-        for one in passes_of(step.setting.detached(), passes, step.rng):
-            loss = task.loss_at(step.train, one.setting, at=f"{step.place}, {one.name}")
-            losses.append(task.backward(one.times * loss))
+        losses = [
+            task.descend(step.train, one, at=step.place)
+            for one in passes_of(step.setting.detached(), passes, step.rng)
+        ]
         step.undo.keep_optimiser(self.optimiser)
         unsound = descend(
             self.optimiser,
@@ -153,6 +153,8 @@ class WeightsAtWork(Working):
 
     def plan(self) -> Mapping[str, Any]:
         """The passes."""
-        names = [[str(p) if isinstance(p, str) else "own" for p in passes]
-                 for passes in (self.part.pretrain_passes, self.part.passes)]
+        names = [
+            [str(p) if isinstance(p, str) else "own" for p in passes]
+            for passes in (self.part.pretrain_passes, self.part.passes)
+        ]
         return {"pretrain_passes": names[0], "passes": names[1]}

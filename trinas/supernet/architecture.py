@@ -7,6 +7,7 @@ whatever the number of decisions, and the parameters come in the same order ever
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
@@ -263,6 +264,30 @@ class Architecture(nn.Module):
                 found += slots
         return found
 
+    @functools.cached_property
+    def drawn(self) -> tuple[Decision, ...]:
+        """The decisions of which a pass runs one option, drawn at random, alone."""
+        return tuple(
+            decision
+            for group in self.groups
+            if _draws_one(self._relaxation(group))
+            for decision in group.decisions
+        )
+
+    @property
+    def mixed(self) -> bool:
+        """Whether any decision takes a gradient through the weights of its options."""
+        return len(self.drawn) < sum(len(group.decisions) for group in self.groups)
+
+    @functools.cached_property
+    def is_drawn(self) -> Tensor:
+        """For every slot of the flat vector whether its decision is `drawn`."""
+        slots = [False] * self.graph.slots
+        for decision in self.drawn:
+            start = self.graph.offsets[decision.path]
+            slots[start : start + len(decision.options)] = [True] * len(decision.options)
+        return torch.tensor(slots, device=self.device)
+
     @torch.no_grad()
     def rule_out(self, slots: Collection[int]) -> None:
         """Set the logits of these slots of the flat vector to minus infinity."""
@@ -278,6 +303,10 @@ class Architecture(nn.Module):
         """The logits as lists, by decision."""
         rows = {group.name: self._logits(group).detach().tolist() for group in self.groups}
         return {path: rows[name][index] for path, (name, index) in self._rows.items()}
+
+
+def _draws_one(relaxation: Relaxation) -> bool:
+    return relaxation.stochastic and getattr(relaxation, "hard", True)
 
 
 def _likeliest(logits: Tensor) -> Tensor:

@@ -197,6 +197,10 @@ class Network(nn.Module):
             slices = self._slices = Slices(self.widths, widths, device)
         return slices
 
+    def active(self, mixture: Mixture) -> frozenset[str]:
+        """The decisions that take part in a pass: what it runs depends on them."""
+        return self.plan.order(mixture.alive).decisions
+
     def gone(self, left: bytes) -> list[str]:
         """Beginnings of the names of all parameters that `keep` would remove."""
         kept = self.plan.runnable(left)

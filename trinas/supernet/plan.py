@@ -164,6 +164,16 @@ class Order:
         self._regions = regions
 
     @functools.cached_property
+    def decisions(self) -> frozenset[str]:
+        """The decisions that these steps depend on."""
+        found = {live.step.decision for live in self.lives if live.step.decision is not None}
+        for live in self.lives:
+            if live.step.searched:
+                symbols = live.step.x.symbols + live.step.y.symbols
+                found |= {symbol.path for symbol in symbols if isinstance(symbol, Var)}
+        return frozenset(found)
+
+    @functools.cached_property
     def regions(self) -> tuple[Block, ...]:
         """The steps gathered in static regions."""
         return _grouped(self.lives, self._regions, self._regions)

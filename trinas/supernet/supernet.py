@@ -336,14 +336,23 @@ class Supernet(nn.Module):
                 got=repr(state)[:80],
                 fix="Load what Supernet.state_dict gave.",
             )
-        if state["space"] != self.graph.digest:
+        self.require_space(state)
+        self.progress = state["progress"]
+
+    def require_space(self, extra: Any) -> None:
+        """Check that an extra state was saved for this space; one that says nothing passes.
+
+        Raises:
+            CheckpointError: it was saved for another one.
+        """
+        space = extra.get("space") if isinstance(extra, dict) else None
+        if space is not None and space != self.graph.digest:
             raise CheckpointError(
                 "a state dict is loaded into the supernet of its own space",
-                got=f"space {state['space'][:12]}",
+                got=f"space {str(space)[:12]}",
                 at=f"space {self.graph.digest[:12]}",
                 fix="Build the supernet from the space (and input shape) it was saved with.",
             )
-        self.progress = state["progress"]
 
 
 def compile_supernet(

@@ -1,0 +1,216 @@
+"""Parts of searches that try networks: one drawn a step, and candidates scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from trinas._core.errors import CheckpointError, ConfigError
+from trinas.graph import Genotype
+from trinas.search.batches import Data, Stream
+from trinas.search.candidates import Budget, draw
+from trinas.search.checks import require_finite
+from trinas.search.part import Part, Working
+from trinas.search.setting import Setting
+from trinas.search.step import Step
+from trinas.search.task import Loss, Task
+from trinas.supernet import Mixture, Supernet, batch_statistics
+
+
+@attrs.frozen
+class DrawNetwork(Part):
+    """Every step of training runs one network, drawn evenly decision by decision.
+
+    Attributes:
+        within: the budget of the networks; all where None.
+        otherwise: what is drawn from where hardly any network keeps to the budget.
+    """
+
+    within: Budget | None = None
+    otherwise: tuple[Genotype, ...] = ()
+
+    def start(self, task: Task) -> DrawAtWork:
+        """Nothing to prepare."""
+        return DrawAtWork(self, task)
+
+
+class DrawAtWork(Working):
+    """A `DrawNetwork` at work."""
+
+    def __init__(self, part: DrawNetwork, task: Task) -> None:
+        super().__init__(task)
+        self.part = part
+
+    def works_in(self, phase: str) -> bool:
+        """Where weights are trained."""
+        return phase == "train"
+
+    def before(self, step: Step) -> None:
+        """Draw."""
+        (net,) = self.task.nets.values()
+        genotype = draw(net.graph, step.rng, within=self.part.within)
+        if genotype is None:
+            genotype = step.rng.choice(self.part.otherwise)
+        like = torch.empty(0, device=self.task.device)
+        step.use(Setting((net,), (Mixture.of(genotype, like),)))
+        step.tell(genotype=genotype)
+
+
+@attrs.frozen
+class Score(Part):
+    """Each step of the phase ``score`` looks at one candidate.
+
+    Attributes:
+        candidates: in order.
+        data: of the scores.
+        batches: how many of them; taken once and kept.
+        seed: of the run.
+    """
+
+    candidates: tuple[Genotype, ...]
+    data: Data
+    batches: int
+    seed: int
+
+    def start(self, task: Task) -> ScoreAtWork:
+        """Nothing is scored yet."""
+        return ScoreAtWork(self, task)
+
+
+class ScoreAtWork(Working):
+    """A `Score` at work.
+
+    Attributes:
+        scores: mean losses of the candidates so far, in their order.
+    """
+
+    def __init__(self, part: Score, task: Task) -> None:
+        super().__init__(task)
+        self.part = part
+        self.scores: list[Tensor] = []
+        self._stream = Stream(part.data, name="valid", seed=part.seed, device=task.device)
+        self._batches: list[Any] = []
+
+    def works_in(self, phase: str) -> bool:
+        """In its own phase."""
+        return phase == "score"
+
+    def update(self, step: Step) -> None:
+        """The mean loss of one candidate."""
+        while len(self._batches) < self.part.batches:
+            self._batches.append(self._stream.take(len(self._batches)))
+            self._stream.done()
+        genotype = self.part.candidates[step.number]
+        (net,) = self.task.nets.values()
+        score = mean_loss(self.task, net, genotype, self._batches, at=step.place)
+        step.tell(genotype=genotype, loss=score)
+        step.commit(lambda: self.scores.append(score))
+
+    def ranking(self) -> list[tuple[Genotype, float]]:
+        """The candidates scored so far with their scores, the least loss first.
+
+        Raises:
+            DivergenceError: a score is not finite.
+        """
+        if not self.scores:
+            return []
+        scores = torch.stack(self.scores)
+        require_finite(scores.abs().max(), "score of every candidate", at="score", wait=True)
+        return sorted(zip(self.part.candidates, scores.tolist()), key=lambda entry: entry[1])
+
+    def memory(self) -> Mapping[str, Any]:
+        """The scores."""
+        return {"scores": torch.stack(self.scores) if self.scores else torch.empty(0)}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Take them up."""
+        scores = memory.get("scores")
+        fits = isinstance(scores, Tensor) and scores.dim() == 1
+        if not fits or len(scores) > len(self.part.candidates):  # type: ignore[arg-type]
+            raise CheckpointError(
+                "a random search has a score for every candidate that it is past",
+                got=f"scores of {tuple(scores.shape)}"
+                if isinstance(scores, Tensor)
+                else type(scores).__name__,
+                at=f"{len(self.part.candidates)} candidates",
+                fix="Load what RandomSearch.state_dict gave.",
+            )
+        self.scores = list(scores.to(self.task.device).unbind())  # type: ignore[union-attr]
+
+
+def mean_loss(
+    task: Task, net: Supernet, genotype: Genotype, batches: Sequence[Any], *, at: str
+) -> Tensor:
+    """The loss of one network with the weights of its supernet, in evaluation mode.
+
+    Batch normalisation is by the batch at hand: the running statistics of a supernet are those of
+    no single network.
+    """
+    task.model.eval()
+    one = Setting((net,), (Mixture.of(genotype, torch.empty(0, device=task.device)),))
+    with torch.no_grad(), batch_statistics(task.model):
+        return torch.stack([task.loss_at(batch, one, at=at) for batch in batches]).mean()
+
+
+def rank(
+    net: Supernet,
+    loss: Loss,
+    data: Data,
+    candidates: Sequence[Genotype],
+    *,
+    batches: int = 1,
+    within: Budget | None = None,
+    model: nn.Module | None = None,
+) -> list[tuple[Genotype, float]]:
+    """Networks by their loss with the weights of a supernet, the best first.
+
+    So that a result can be selected: of the networks that a search thinks likely, of those that a
+    budget allows. Normalisation is by the batches at hand, see `recalibrate` for a network by
+    itself.
+
+    Args:
+        net: the supernet.
+        loss: of prediction and target.
+        data: of the scores: a function of the number of the batch from 0, or a loader.
+        candidates: the networks.
+        batches: how many batches, the same for all.
+        within: only these; all where None.
+        model: what contains the supernet; itself where None.
+
+    Raises:
+        ConfigError: no candidate is within the budget.
+        DivergenceError: a loss is not finite.
+
+    >>> import torch, trinas as tn
+    >>> graph = tn.lower(tn.choice(a=tn.relu(), b=tn.seq(tn.conv(3, 1)), name="slot"), (1, 4, 4))
+    >>> net = tn.compile_supernet(graph)
+    >>> x = torch.rand(2, 1, 4, 4)
+    >>> ranked = tn.rank(net, torch.nn.functional.l1_loss, lambda number: (x, x),
+    ...                  list(tn.enumerate_genotypes(graph)))
+    >>> ranked[0]
+    (Genotype(slot='a'), 0.0)
+    """
+    allowed = [g for g in candidates if within is None or within.allows(g)]
+    if not allowed:
+        raise ConfigError(
+            "some candidate is within the budget",
+            got=f"none of {len(candidates)}",
+            at="rank",
+            fix="Raise the limit, or give more candidates.",
+        )
+    task = Task(net if model is None else model, loss)
+    stream = Stream(data, name="data", seed=0, device=task.device)
+    kept = []
+    for number in range(batches):
+        kept.append(stream.take(number))
+        stream.done()
+    training = task.model.training
+    scores = [mean_loss(task, net, genotype, kept, at="rank") for genotype in allowed]
+    task.model.train(training)
+    values = torch.stack(scores)
+    require_finite(values.abs().max(), "loss of every candidate", at="rank", wait=True)
+    return sorted(zip(allowed, values.tolist()), key=lambda entry: entry[1])
