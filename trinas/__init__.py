@@ -81,6 +81,7 @@ from trinas.search import average as average
 from trinas.search import chain as chain
 from trinas.search import entropy as entropy
 from trinas.search import expected_cost as expected_cost
+from trinas.search import likely as likely
 from trinas.search import methods as methods
 from trinas.search import optimiser as optimiser
 from trinas.search import ordered as ordered

@@ -64,8 +64,9 @@ class Drawn(nn.Module):
 class GradientStrategy(_Searched):
     """The search of the paper."""
 
-    def __init__(self, search: tn.Search, gain: float) -> None:
+    def __init__(self, search: tn.Search, gain: float, train: tn.Batches) -> None:
         self.stage = search
+        self._train = train
         self.gain = gain
         self.net = self.searched = search.net
         relaxations = search.net.architecture.relax
@@ -86,7 +87,7 @@ class GradientStrategy(_Searched):
             paths = [path for path, d in self.graph.decisions.items() if d.kind == kind]
             one_hot[name] = all(sum(w != 0 for w in weights[path]) == 1 for path in paths)
             entropy[name] = sum(spread(odds[path]) for path in paths) / max(1, len(paths))
-        lr, _ = self.stage.train(0)
+        lr, _ = self._train(0)
         self.net.eval()
         network.eval()
         with torch.no_grad():
@@ -200,10 +201,12 @@ def strategy_of(
     ).to(device)
     gain = recipe.weight_gain
     amplify(net.weight_parameters(), gain)
+    train, valid = halves()
     if recipe.strategy == "random":
-        search = tn.RandomSearch(net, loss, *halves(), recipe.random_config(seed))
+        search = tn.RandomSearch(net, loss, train, valid, recipe.random_config(seed))
         return RandomStrategy(search, gain)
-    return GradientStrategy(tn.Search(net, loss, *halves(), recipe.search_config(seed)), gain)
+    search = tn.Search(net, loss, train, valid, recipe.search_config(seed))
+    return GradientStrategy(search, gain, train)
 
 
 @torch.no_grad()

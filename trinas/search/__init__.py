@@ -39,8 +39,9 @@ from trinas.search.report import spreads as spreads
 from trinas.search.running import run as run
 from trinas.search.schedules import CosineDecay as CosineDecay
 from trinas.search.schedules import Halving as Halving
-from trinas.search.scoring import rank as rank
 from trinas.search.search import Search as Search
+from trinas.search.selection import likely as likely
+from trinas.search.selection import rank as rank
 from trinas.search.setting import Setting as Setting
 from trinas.search.step import Step as Step
 from trinas.search.task import Loss as Loss

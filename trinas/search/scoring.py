@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trinas._core.errors import CheckpointError, ConfigError
+from trinas._core.errors import CheckpointError
 from trinas.graph import Genotype
 from trinas.search.batches import Data, Stream
 from trinas.search.candidates import Budget, draw
@@ -17,7 +17,7 @@ from trinas.search.checks import require_finite
 from trinas.search.part import Part, Working
 from trinas.search.setting import Setting
 from trinas.search.step import Step
-from trinas.search.task import Loss, Task
+from trinas.search.task import Task
 from trinas.supernet import Mixture, Supernet, batch_statistics
 
 
@@ -154,63 +154,3 @@ def mean_loss(
     one = Setting((net,), (Mixture.of(genotype, torch.empty(0, device=task.device)),))
     with torch.no_grad(), batch_statistics(task.model):
         return torch.stack([task.loss_at(batch, one, at=at) for batch in batches]).mean()
-
-
-def rank(
-    net: Supernet,
-    loss: Loss,
-    data: Data,
-    candidates: Sequence[Genotype],
-    *,
-    batches: int = 1,
-    within: Budget | None = None,
-    model: nn.Module | None = None,
-) -> list[tuple[Genotype, float]]:
-    """Networks by their loss with the weights of a supernet, the best first.
-
-    So that a result can be selected: of the networks that a search thinks likely, of those that a
-    budget allows. Normalisation is by the batches at hand, see `recalibrate` for a network by
-    itself.
-
-    Args:
-        net: the supernet.
-        loss: of prediction and target.
-        data: of the scores: a function of the number of the batch from 0, or a loader.
-        candidates: the networks.
-        batches: how many batches, the same for all.
-        within: only these; all where None.
-        model: what contains the supernet; itself where None.
-
-    Raises:
-        ConfigError: no candidate is within the budget.
-        DivergenceError: a loss is not finite.
-
-    >>> import torch, trinas as tn
-    >>> graph = tn.lower(tn.choice(a=tn.relu(), b=tn.seq(tn.conv(3, 1)), name="slot"), (1, 4, 4))
-    >>> net = tn.compile_supernet(graph)
-    >>> x = torch.rand(2, 1, 4, 4)
-    >>> ranked = tn.rank(net, torch.nn.functional.l1_loss, lambda number: (x, x),
-    ...                  list(tn.enumerate_genotypes(graph)))
-    >>> ranked[0]
-    (Genotype(slot='a'), 0.0)
-    """
-    allowed = [g for g in candidates if within is None or within.allows(g)]
-    if not allowed:
-        raise ConfigError(
-            "some candidate is within the budget",
-            got=f"none of {len(candidates)}",
-            at="rank",
-            fix="Raise the limit, or give more candidates.",
-        )
-    task = Task(net if model is None else model, loss)
-    stream = Stream(data, name="data", seed=0, device=task.device)
-    kept = []
-    for number in range(batches):
-        kept.append(stream.take(number))
-        stream.done()
-    training = task.model.training
-    scores = [mean_loss(task, net, genotype, kept, at="rank") for genotype in allowed]
-    task.model.train(training)
-    values = torch.stack(scores)
-    require_finite(values.abs().max(), "loss of every candidate", at="rank", wait=True)
-    return sorted(zip(allowed, values.tolist()), key=lambda entry: entry[1])
