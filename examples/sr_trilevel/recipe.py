@@ -17,6 +17,7 @@ from examples.sr_trilevel.space import RATIOS, Paths, backbone_a, backbone_b, la
 Backbone: TypeAlias = Literal["A", "B", "efficient"]
 RelaxationName: TypeAlias = Literal["sparsestmax", "sparsemax", "softmax", "gumbel"]
 StrategyName: TypeAlias = Literal["gradient", "random"]
+Sampled: TypeAlias = Literal["differences", "straight_through"]
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +40,8 @@ class Recipe:
             and takes the best of `candidates` random networks within the budget.
         candidates: networks that a random search scores.
         relaxation: of operations and paths.
+        sampled: how drawn decisions learn (widths, and all under Gumbel-softmax): from
+            ``differences`` of losses, or ``straight_through`` as the paper has it from AGD.
         order_strength: lambda, the strength of the order along paths.
         order_form: of the sorted sparsestmax: ``linear`` (the paper's), ``hinge`` or ``strict``.
         warmup: share of the search in which the radius stays at zero.
@@ -73,6 +76,7 @@ class Recipe:
     strategy: StrategyName = "gradient"
     candidates: int = 50
     relaxation: RelaxationName = "sparsestmax"
+    sampled: Sampled = "differences"
     order_strength: float = 0.1
     order_form: str = "linear"
     warmup: float = 0.0
@@ -161,7 +165,7 @@ class Recipe:
 
         A relaxation that cannot be sorted has the order as a term of the loss, as strong.
         """
-        config = attrs.evolve(self.search, seed=seed)
+        config = attrs.evolve(self.search, seed=seed, sampled=self.sampled)
         budget = self.budget()
         if config.cost is not None and budget is not None:
             config = attrs.evolve(config, cost=attrs.evolve(config.cost, target=budget))

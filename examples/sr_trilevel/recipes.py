@@ -83,6 +83,7 @@ def paper() -> Recipe:
     train_epoch = 216
     return Recipe(
         name="paper",
+        sampled="straight_through",
         # The paper starts alpha at 0.001 and beta at 0.3 throughout. Sparsestmax, sorted or not,
         # does not change when all logits shift, so equal logits are equal whatever their value;
         # the noise (arch_std) is what tells options apart before the first gradient.
@@ -226,6 +227,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("softmax instead of sparsestmax (Table 5)", {"relaxation": "softmax"}),
     "sparsemax": ("sparsemax instead of sparsestmax", {"relaxation": "sparsemax"}),
     "gumbel": ("Gumbel-softmax instead of sparsestmax", {"relaxation": "gumbel"}),
+    "agd": (
+        "widths learn straight through, as in AGD and the paper",
+        {"sampled": "straight_through"},
+    ),
+    "differences": ("widths learn from differences of losses", {"sampled": "differences"}),
     "trellis": ("Auto-DeepLab's trellis for the tree (Tables 1 and 2)", {"paths": "trellis"}),
     "bilevel": ("a fixed path: cells and kernels alone (Table 6)", {"paths": "fixed"}),
     "scratch": ("trained from scratch (Figure 4)", {"inherit": False}),
@@ -271,6 +277,7 @@ _OF_A_SEARCH = {
     "order_strength",
     "paths",
     "relaxation",
+    "sampled",
     "strategy",
 }
 
@@ -331,6 +338,7 @@ def _used(recipe: Recipe, changed: Collection[str]) -> None:
         or recipe.relaxation in ("softmax", "gumbel")
         or not (recipe.order_strength or recipe.order_form == "strict"),
         "relaxation": recipe.strategy == "random",
+        "sampled": recipe.strategy == "random",
     }
     names = [what for what, in_vain in ignored.items() if what in changed and in_vain]
     if names:
