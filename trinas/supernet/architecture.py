@@ -213,7 +213,8 @@ class Architecture(nn.Module):
                     at=f"{relaxation} on {group.name}",
                 )
             odds.append(logits.softmax(dim=-1) if relaxation.stochastic else weights[-1])
-            if not (relaxation.closed_at_zero or relaxation.stochastic or group.kind == "width"):
+            runs_all = relaxation.runs_all if relaxation.stochastic else True
+            if runs_all and not relaxation.closed_at_zero and group.kind != "width":
                 open_slots += slots
         flat = self.flat(weights)
         same = all(a is b for a, b in zip(weights, odds))
