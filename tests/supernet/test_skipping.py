@@ -47,7 +47,7 @@ def assert_skip_changes_nothing(graph, relax, **settings):
 
 
 @pytest.mark.parametrize("progress", [0.3, 0.7, 1.0])
-@pytest.mark.parametrize("name", ["trilevel", "depths", "bench"])
+@pytest.mark.parametrize("name", ["trilevel", "depths", "bench", "cells"])
 def test_of_sparse_branches(name, progress):
     assert_skip_changes_nothing(ALL[name](), None, progress=progress)
 

@@ -35,6 +35,8 @@ class Relaxation(nn.Module, abc.ABC):
             that a supernet may skip its branch with every gradient unchanged.
         stochastic: the weights depend on a generator besides the logits.
         subsets: k > 1 of the entries can be chosen.
+        ends_one_hot: at the end of a search (or in every draw) k weights are 1 and the others 0,
+            unless logits tie. Options that can be searched but not derived have to leave before.
         runs_all: of a stochastic one: options that were not drawn take a gradient all the same,
             so that a supernet has to run them all. Where False it runs what was drawn.
 
@@ -48,6 +50,7 @@ class Relaxation(nn.Module, abc.ABC):
     closed_at_zero: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
     subsets: ClassVar[bool] = False
+    ends_one_hot: bool = False
     runs_all: bool = False
 
     @abc.abstractmethod
@@ -144,6 +147,7 @@ class Sparsestmax(Relaxation):
     def __init__(self, radius: float | Schedule = _FULL_RANGE, *, min_spread: float = 0.0) -> None:
         super().__init__()
         self.radius = _radius_schedule(radius)
+        self.ends_one_hot = self.radius(1.0) == 1
         self.min_spread = check_min_spread(min_spread)
 
     def forward(
@@ -197,6 +201,7 @@ class SortedSparsestmax(Relaxation):
         self.strength = check_strength(strength)
         self.form = form_named(form)
         self.radius = _radius_schedule(radius)
+        self.ends_one_hot = self.radius(1.0) == 1
         self.min_spread = check_min_spread(min_spread)
 
     def forward(
@@ -267,7 +272,7 @@ class GumbelSoftmax(Relaxation):
     ) -> None:
         super().__init__()
         self.temperature = _temperature_schedule(temperature)
-        self.hard = hard
+        self.hard = self.ends_one_hot = hard
         self.runs_all = all_options
 
     def forward(
@@ -310,6 +315,7 @@ class ReinMax(Relaxation):
 
     stochastic = True
     runs_all = True
+    ends_one_hot = True
 
     def __init__(self, temperature: float | Schedule = 1.0) -> None:
         super().__init__()
