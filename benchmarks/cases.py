@@ -156,8 +156,9 @@ def bench_case(options: Options) -> Case:
 def _supernet(space: tn.Node, in_shape: Sequence[int]) -> tn.Supernet:
     torch.manual_seed(SEED)
     graph = tn.lower(space, tuple(in_shape))
-    dense = {"operation": tn.relax.Softmax(), "path": tn.relax.Softmax()}
-    return tn.compile_supernet(graph, dense)
+    soft = tn.relax.Softmax()
+    # Cells keep their inputs as DARTS published it.
+    return tn.compile_supernet(graph, {"operation": soft, "path": soft, "inputs": "strongest"})
 
 
 def _ready(

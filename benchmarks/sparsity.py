@@ -147,7 +147,10 @@ def step_at(case: Case, weights: torch.Tensor) -> Work:
 
 
 def _predict(case: Case, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    mixture = tn.Mixture.from_weights(case.net.graph, weights, weights, widths="widest")
+    learned = case.net.architecture.learns_inputs
+    mixture = tn.Mixture.from_weights(
+        case.net.graph, weights, weights, widths="widest", learned_inputs=learned
+    )
     return case.net(x, at=mixture)
 
 

@@ -44,7 +44,8 @@ def _weights(plain):
 
 def _net(space, in_shape):
     graph = tn.lower(space, in_shape)
-    relax = {kind: tn.relax.Softmax() for kind in ("operation", "path")}
+    soft = tn.relax.Softmax()
+    relax = {"operation": soft, "path": soft, "inputs": "strongest"}
     net = tn.compile_supernet(graph, relax, init_std=1.0).double()
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -44,7 +44,7 @@ def sphere_point(z, support, radius):
     mean = math.fsum(z[i] for i in support) / k
     norm = math.sqrt(square(z[i] - mean for i in support))
     c2 = radius**2 - 1 / k + 1 / len(z)
-    if c2 < 0 or norm == 0:
+    if c2 < 0 or norm < 1e-12:  # equal entries may differ from their rounded mean
         return None
     values = [1 / k + math.sqrt(c2) * (z[i] - mean) / norm for i in support]
     return spread_out(len(z), support, values) if min(values) >= -1e-15 else None
@@ -67,6 +67,55 @@ def sparsestmax_by_enumeration(z, radius):
     for i in range(len(z)):
         candidates.append(spread_out(len(z), [i], [1.0]))
     return min(candidates, key=lambda q: distance(q, z))
+
+
+def subset_by_enumeration(z, k, radius):
+    """The best choice of k: every entry at 0, at 1 or free, in or on the outside of the ball."""
+    best, least = None, math.inf
+    for states in itertools.product((0, 1, None), repeat=len(z)):
+        for q in subset_points(z, k, radius, states):
+            if from_middle(q, k) >= radius - 1e-12 and distance(q, z) < least:
+                best, least = q, distance(q, z)
+    return best
+
+
+def subset_points(z, k, radius, states):
+    """The points that are optimal for some entries at 0, some at 1, and the others free."""
+    free = [i for i, s in enumerate(states) if s is None]
+    rest = k - sum(s == 1 for s in states)
+    if not free:
+        return [[float(s) for s in states]] if rest == 0 else []
+    mean = math.fsum(z[i] for i in free) / len(free)
+    way = [z[i] - mean for i in free]
+    norm = math.sqrt(square(way))
+    fixed = [rest / len(free) if s is None else float(s) for s in states]
+    scales = [1.0]
+    c2 = radius**2 - from_middle(fixed, k) ** 2
+    if norm > 1e-12 and c2 >= 0:
+        scales.append(math.sqrt(c2) / norm)
+    found = []
+    for scale in scales:
+        values = [rest / len(free) + scale * w for w in way]
+        if min(values) >= -1e-13 and max(values) <= 1 + 1e-13:
+            q = list(fixed)
+            for i, v in zip(free, values):
+                q[i] = v
+            found.append(q)
+    return found
+
+
+def from_middle(q, k):
+    return math.sqrt(square(v - k / len(q) for v in q))
+
+
+def inclusion(z, k):
+    """How likely each entry is in a set of k that is as likely as exp of its sum."""
+    sets = list(itertools.combinations(range(len(z)), k))
+    odds = [math.exp(math.fsum(z[i] for i in chosen)) for chosen in sets]
+    total = math.fsum(odds)
+    return [
+        math.fsum(o for o, chosen in zip(odds, sets) if i in chosen) / total for i in range(len(z))
+    ]
 
 
 def feasible_points(k, radius, count, seed):

@@ -1,5 +1,7 @@
 """Relaxations inside a compiled function: one graph, the same numbers, whatever the progress."""
 
+import functools
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -12,6 +14,9 @@ RELAXATIONS = {
     "softmax": (tn.relax.Softmax(), None),
     "sparsemax": (tn.relax.Sparsemax(), None),
     "sparsestmax": (tn.relax.Sparsestmax(), None),
+    "softmax, 2 of 5": (functools.partial(tn.relax.Softmax(), k=2), None),
+    "sparsemax, 2 of 5": (functools.partial(tn.relax.Sparsemax(), k=2), None),
+    "sparsestmax, 2 of 5": (functools.partial(tn.relax.Sparsestmax(), k=2), None),
     **{
         f"sorted, {form}": (tn.relax.SortedSparsestmax(0.1, form), order)
         for form, order in (("linear", CHAIN), ("hinge", TREE), ("strict", CHAIN))

@@ -13,6 +13,7 @@ from trinas.relax import (
     Exponential,
     GumbelSoftmax,
     Linear,
+    ReinMax,
     Relaxation,
     Softmax,
     SortedSparsestmax,
@@ -26,7 +27,7 @@ from trinas.relax import (
     sparsestmax,
 )
 
-MODULES = [Softmax, Sparsemax, Sparsestmax, SortedSparsestmax, GumbelSoftmax]
+MODULES = [Softmax, Sparsemax, Sparsestmax, SortedSparsestmax, GumbelSoftmax, ReinMax]
 CHAIN = ((0, 1, 2, 3),)
 
 
@@ -56,8 +57,8 @@ def test_class_attributes_tell_what_a_supernet_may_do():
     closed = {kind: kind.closed_at_zero for kind in MODULES}
     noisy = {kind: kind.stochastic for kind in MODULES}
 
-    assert closed == dict(zip(MODULES, [False, True, True, True, False]))
-    assert noisy == dict(zip(MODULES, [False, False, False, False, True]))
+    assert closed == dict(zip(MODULES, [False, True, True, True, False, False]))
+    assert noisy == dict(zip(MODULES, [False, False, False, False, True, True]))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MODULES if kind.closed_at_zero])

@@ -118,11 +118,12 @@ def test_the_cost_term_has_structure_and_widths_apart():
     assert even[kinds.index("path")] == pytest.approx(1 / 5)
 
 
-def test_which_inputs_are_kept_is_never_held():
-    cell = tn.cell(1, lambda i, j: tn.conv(1, 4), inputs=(None, None), keep=1)
+def test_which_inputs_are_kept_is_structure():
+    cell = tn.cell(1, lambda i, j: tn.conv(1, 4), inputs=(None,) * 4, keep=2)
     graph = tn.lower(cell, (4, 4, 4))
 
-    assert hold_all_but(graph, "structure")[0] == hold_all_but(graph, "widths")[0] == [False] * 2
+    assert hold_all_but(graph, "structure")[0] == [False] * 4
+    assert hold_all_but(graph, "widths") == ([True] * 4, [2 / 4] * 4)
 
 
 def test_the_learning_rate_of_weights_follows_its_schedule_in_each_phase():

@@ -154,7 +154,7 @@ def test_a_dropped_option_runs_no_more():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"slot": ["a"]}, "operations, paths and depths are dropped"),
+        ({"slot": ["a"]}, "depths and learned inputs are dropped"),
         ({"slot[0]": ["d"]}, "is one of its decision"),
         ({"slot[0]": ["a", "b", "c"]}, "is left in every decision"),
     ],

@@ -80,7 +80,8 @@ def test_odds_of_a_draw_are_those_of_its_logits():
 
 def test_kept_inputs_follow_the_odds_not_the_draw():
     graph = ALL["cells"]()
-    net = tn.compile_supernet(graph, tn.relax.GumbelSoftmax())
+    relax = {"operation": tn.relax.GumbelSoftmax(), "inputs": "strongest"}
+    net = tn.compile_supernet(graph, relax)
     strong = "normal/edge[0,3]", "normal/edge[2,3]"
     with torch.no_grad():
         for path in strong:

@@ -47,7 +47,7 @@ def assert_skip_changes_nothing(graph, relax, **settings):
 
 
 @pytest.mark.parametrize("progress", [0.3, 0.7, 1.0])
-@pytest.mark.parametrize("name", ["trilevel", "depths", "bench"])
+@pytest.mark.parametrize("name", ["trilevel", "depths", "bench", "cells"])
 def test_of_sparse_branches(name, progress):
     assert_skip_changes_nothing(ALL[name](), None, progress=progress)
 
@@ -162,3 +162,29 @@ def test_plans_that_are_not_used_are_forgotten():
     plan.order(two)
     plan.order(three)
     assert plan.order(one) is not first
+
+
+@pytest.mark.parametrize(
+    "relax", [tn.relax.ReinMax(), tn.relax.GumbelSoftmax(1.0, all_options=True)], ids=["r", "g"]
+)
+def test_some_draws_give_every_option_its_gradient(relax):
+    """All options run, so that the gradient is that of the whole row of losses."""
+    space = tn.choice(
+        a=tn.affine(1.0, 0.0), b=tn.affine(3.0, 0.0), c=tn.affine(-2.0, 0.0), name="s"
+    )
+    net = tn.compile_supernet(tn.lower(space, (1, 1, 1)), relax)
+    mixture = net.mixture(generator=torch.Generator().manual_seed(0))
+    y = net(torch.ones(1, 1, 1, 1), at=mixture)
+    y.sum().backward()
+    again = net.mixture(generator=torch.Generator().manual_seed(0)).weights
+    (expected,) = torch.autograd.grad(
+        again @ torch.tensor([1.0, 3.0, -2.0]), net.arch_parameters()["alpha_3"]
+    )
+
+    assert sorted(mixture.host) == [0.0, 0.0, 1.0]
+    assert y.item() == [1.0, 3.0, -2.0][mixture.host.index(1.0)]
+    assert mixture.alive == b"\1\1\1"
+    torch.testing.assert_close(net.arch_parameters()["alpha_3"].grad, expected)
+    with torch.no_grad():
+        assert sum(net.mixture().alive) == 1
+    assert_skip_changes_nothing(trilevel(), relax)

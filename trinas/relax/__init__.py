@@ -6,7 +6,9 @@ supernet can call any of them. Schedules turn progress into radii and temperatur
 
 from trinas.relax._order import Order as Order
 from trinas.relax.gumbel import gumbel_softmax as gumbel_softmax
+from trinas.relax.gumbel import reinmax as reinmax
 from trinas.relax.modules import GumbelSoftmax as GumbelSoftmax
+from trinas.relax.modules import ReinMax as ReinMax
 from trinas.relax.modules import Relaxation as Relaxation
 from trinas.relax.modules import Softmax as Softmax
 from trinas.relax.modules import SortedSparsestmax as SortedSparsestmax

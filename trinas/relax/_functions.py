@@ -150,7 +150,18 @@ def sparsestmax_rows(z: Tensor, radius: float | Tensor, rule: Rule) -> Tensor:
     if in_eager_mode():
         return Sparsestmax.apply(z, radius, rule)[0]
     q, t, _ = _sparsestmax(z.detach(), radius, rule)
-    centred = _centred(z, q > 0)
+    return composed(q, t, _centred(z, q > 0), rule)
+
+
+def composed(q: Tensor, t: Tensor, centred: Tensor, rule: Rule) -> Tensor:
+    """Return the weights with derivatives that torch finds by itself.
+
+    Args:
+        q: the weights, without derivatives.
+        t: as the Jacobian has it.
+        centred: the logits of the entries that move, minus their mean; 0 elsewhere.
+        rule: of the sparsestmax.
+    """
     square = centred.square().sum(-1, keepdim=True)
     moving = (t > 1) & (square > 0)
     norm = torch.where(moving, square, 1.0).sqrt()
@@ -164,14 +175,14 @@ def sparsestmax_rows(z: Tensor, radius: float | Tensor, rule: Rule) -> Tensor:
 
 # Logits closer to the top than this power of the smallest normal number are tied with it (1e-12 in
 # float32): then squared distances, and their quotients, neither underflow nor overflow.
-_CLOSE = 0.316
+CLOSE = 0.316
 
 
 def _sparsestmax(z: Tensor, radius: float | Tensor, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weights, t as the Jacobian has it, and the weights as they were computed."""
     # Small batches pay for every call here (one more for most numbers, of which torch makes
     # tensors), large ones for every new tensor of their size.
-    close = torch.finfo(z.dtype).tiny ** _CLOSE
+    close = torch.finfo(z.dtype).tiny ** CLOSE
     depth = torch.threshold_(depths(z), close, 0.0)
     tables = _tables(z)
     e = sort_rows(depth)
@@ -223,7 +234,7 @@ def _rate_of_each(
     left = _gains(n, rule.slack, _tables(v).steps) + squared
     # Where any spread will do, V = 0 will; else it takes a t beyond that of all that is no tie.
     left = torch.where(left > 0, left, -1.0) / v
-    beyond = 4 / torch.finfo(v.dtype).tiny ** _CLOSE
+    beyond = 4 / torch.finfo(v.dtype).tiny ** CLOSE
     t2 = torch.where(free, left, 0.0).amax(-1, keepdim=True)
     t = t2.clamp(1.0, beyond**2).sqrt_()
     return t, torch.where(t2 < math.inf, t, 0.0)
@@ -279,7 +290,7 @@ def _rates(t: Tensor, face: Face, min_spread: float) -> tuple[Tensor, Tensor]:
     return t, t * kappa
 
 
-def _push(g: Tensor, face: Face, t: Tensor, min_spread: float) -> Tensor:
+def pushed(g: Tensor, face: Face, t: Tensor, min_spread: float) -> Tensor:
     """Return `t (I - 11'/k - kappa p p') g` on the support."""
     t, pull = _rates(t, face, min_spread)
     own = face.on * g
@@ -289,7 +300,7 @@ def _push(g: Tensor, face: Face, t: Tensor, min_spread: float) -> Tensor:
     return torch.addcmul(level, face.p, along * pull, value=-1, out=_out(g, level))
 
 
-def _turn(face: Face, t: Tensor) -> Tensor:
+def turned(face: Face, t: Tensor) -> Tensor:
     """Return the derivative of t, `-kappa t^2 p`."""
     return _rates(t, face, 0.0)[1] * t * -face.p
 
@@ -317,9 +328,9 @@ class Sparsestmax(Function):
         face = _recorded_face(q) if torch.is_grad_enabled() else _face(columns)
         total: Tensor | None = None
         if grads[0] is not None:
-            total = _push(grads[0], face, t, ctx.rule.min_spread)
+            total = pushed(grads[0], face, t, ctx.rule.min_spread)
         if grads[1] is not None:
-            extra = _turn(face, t) * grads[1]
+            extra = turned(face, t) * grads[1]
             total = extra if total is None else total + extra
         return total, None, None
 
@@ -328,8 +339,8 @@ class Sparsestmax(Function):
         """Apply the Jacobian of (q, t) to a tangent of z."""
         q, t = ctx.saved_tensors[:2]
         face = _recorded_face(q)
-        moved = _push(tangents[0], face, t, ctx.rule.min_spread)
-        return moved, (_turn(face, t) * tangents[0]).sum(-1, keepdim=True)
+        moved = pushed(tangents[0], face, t, ctx.rule.min_spread)
+        return moved, (turned(face, t) * tangents[0]).sum(-1, keepdim=True)
 
 
 def _recorded_face(q: Tensor) -> Face:

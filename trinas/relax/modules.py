@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trinas._core.errors import RelaxationError
 from trinas.relax._order import Order
-from trinas.relax.gumbel import check_temperature, gumbel_softmax
+from trinas.relax.gumbel import check_temperature, gumbel_softmax, reinmax
 from trinas.relax.ordered import check_strength, form_named, sort_outside
 from trinas.relax.schedule import Exponential, Linear, Schedule, as_schedule, value_at
 from trinas.relax.simplex import check_min_spread, project_outside, softmax, sparsemax
@@ -28,12 +28,17 @@ class Relaxation(nn.Module, abc.ABC):
     """How a supernet turns the K logits of one choice into K weights.
 
     Subclass it to bring your own: implement `forward` with this signature (ignore what you do not
-    need) and state the two class attributes.
+    need) and state the class attributes. One that leaves `subsets` at False need not take `k`.
 
     Attributes:
         closed_at_zero: an entry of weight exactly 0 takes no gradient through its weight, so
             that a supernet may skip its branch with every gradient unchanged.
         stochastic: the weights depend on a generator besides the logits.
+        subsets: k > 1 of the entries can be chosen.
+        ends_one_hot: at the end of a search (or in every draw) k weights are 1 and the others 0,
+            unless logits tie. Options that can be searched but not derived have to leave before.
+        runs_all: of a stochastic one: options that were not drawn take a gradient all the same,
+            so that a supernet has to run them all. Where False it runs what was drawn.
 
     >>> class Half(Relaxation):
     ...     def forward(self, logits, *, progress=1.0, order=None, generator=None):
@@ -44,6 +49,9 @@ class Relaxation(nn.Module, abc.ABC):
 
     closed_at_zero: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    subsets: ClassVar[bool] = False
+    ends_one_hot: bool = False
+    runs_all: bool = False
 
     @abc.abstractmethod
     def forward(
@@ -53,6 +61,7 @@ class Relaxation(nn.Module, abc.ABC):
         progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
+        k: int = 1,
     ) -> Tensor:
         """Return the weights of `logits`.
 
@@ -62,6 +71,7 @@ class Relaxation(nn.Module, abc.ABC):
                 for schedules.
             order: what comes before what among the entries; for sorted relaxations.
             generator: the source of noise; for stochastic relaxations.
+            k: how many entries are chosen, which is the sum of the weights.
         """
 
 
@@ -72,6 +82,8 @@ class Softmax(Relaxation):
     tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
 
+    subsets = True
+
     def forward(
         self,
         logits: Tensor,
@@ -79,9 +91,10 @@ class Softmax(Relaxation):
         progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
+        k: int = 1,
     ) -> Tensor:
-        """Return `softmax(logits)`."""
-        return softmax(logits)
+        """Return `softmax(logits, k=k)`."""
+        return softmax(logits, k=k)
 
 
 class Sparsemax(Relaxation):
@@ -92,6 +105,7 @@ class Sparsemax(Relaxation):
     """
 
     closed_at_zero = True
+    subsets = True
 
     def forward(
         self,
@@ -100,9 +114,10 @@ class Sparsemax(Relaxation):
         progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
+        k: int = 1,
     ) -> Tensor:
-        """Return `sparsemax(logits)`."""
-        return sparsemax(logits)
+        """Return `sparsemax(logits, k=k)`."""
+        return sparsemax(logits, k=k)
 
 
 class Sparsestmax(Relaxation):
@@ -122,13 +137,17 @@ class Sparsestmax(Relaxation):
     tensor([0.5000, 0.4000, 0.1000])
     >>> relax(z, progress=1.0)
     tensor([1., 0., 0.])
+    >>> relax(z, progress=1.0, k=2)
+    tensor([1., 1., 0.])
     """
 
     closed_at_zero = True
+    subsets = True
 
     def __init__(self, radius: float | Schedule = _FULL_RANGE, *, min_spread: float = 0.0) -> None:
         super().__init__()
         self.radius = _radius_schedule(radius)
+        self.ends_one_hot = self.radius(1.0) == 1
         self.min_spread = check_min_spread(min_spread)
 
     def forward(
@@ -138,10 +157,11 @@ class Sparsestmax(Relaxation):
         progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
+        k: int = 1,
     ) -> Tensor:
-        """Return `sparsestmax(logits, r)` with the radius of `progress`."""
+        """Return `sparsestmax(logits, r, k=k)` with the radius of `progress`."""
         return project_outside(
-            logits, value_at(self.radius, progress), -1, self.min_spread, share=True
+            logits, value_at(self.radius, progress), -1, self.min_spread, share=True, k=k
         )
 
     def extra_repr(self) -> str:
@@ -181,6 +201,7 @@ class SortedSparsestmax(Relaxation):
         self.strength = check_strength(strength)
         self.form = form_named(form)
         self.radius = _radius_schedule(radius)
+        self.ends_one_hot = self.radius(1.0) == 1
         self.min_spread = check_min_spread(min_spread)
 
     def forward(
@@ -190,8 +211,10 @@ class SortedSparsestmax(Relaxation):
         progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
+        k: int = 1,
     ) -> Tensor:
         """Return `sorted_sparsestmax(logits, r, order, ...)` with the radius of `progress`."""
+        _choose_one(k, self)
         if order is None:
             raise RelaxationError(
                 "a sorted relaxation needs an order",
@@ -224,6 +247,10 @@ class GumbelSoftmax(Relaxation):
     Args:
         temperature: above 0; a number, or a schedule of the progress.
         hard: one-hot weights with the gradient of the soft sample (straight-through).
+        all_options: whether options that were not drawn run, too, for the gradient of their
+            weights: straight-through as published. Where False (as in GDAS and AGD) a supernet
+            runs what was drawn, which costs less, and only that takes a gradient: how much better
+            others would have been is not in it.
 
     Raises:
         RelaxationError: the temperature is not positive (a schedule is tried at 0 and 1).
@@ -234,13 +261,19 @@ class GumbelSoftmax(Relaxation):
     """
 
     stochastic = True
+    subsets = True
 
-    def __init__(self, temperature: float | Schedule = _COOLING, *, hard: bool = True) -> None:
+    def __init__(
+        self,
+        temperature: float | Schedule = _COOLING,
+        *,
+        hard: bool = True,
+        all_options: bool = False,
+    ) -> None:
         super().__init__()
-        self.temperature = as_schedule(temperature)
-        for progress in (0.0, 1.0):
-            check_temperature(self.temperature(progress))
-        self.hard = hard
+        self.temperature = _temperature_schedule(temperature)
+        self.hard = self.ends_one_hot = hard
+        self.runs_all = all_options
 
     def forward(
         self,
@@ -249,14 +282,80 @@ class GumbelSoftmax(Relaxation):
         progress: float | Tensor = 1.0,
         order: Order | None = None,
         generator: torch.Generator | None = None,
+        k: int = 1,
     ) -> Tensor:
-        """Return `gumbel_softmax(logits, ...)` at the temperature of `progress`."""
+        """Return `gumbel_softmax(logits, ..., k=k)` at the temperature of `progress`."""
         temperature = value_at(self.temperature, progress)
-        return gumbel_softmax(logits, temperature, self.hard, generator)
+        return gumbel_softmax(logits, temperature, self.hard, generator, k=k)
 
     def extra_repr(self) -> str:
         """Show the settings."""
-        return f"temperature={self.temperature}, hard={self.hard}"
+        return (
+            f"temperature={self.temperature}, hard={self.hard}"
+            f"{', all_options=True' if self.runs_all else ''}"
+        )
+
+
+class ReinMax(Relaxation):
+    """`reinmax` as a module: one-hot draws whose gradient is right to second order.
+
+    A supernet runs all options at every step, also those that were not drawn.
+
+    Args:
+        temperature: above 0; a number, or a schedule of the progress. 1 is exact for losses that
+            are quadratic in the weights; larger ones have less variance.
+
+    Raises:
+        RelaxationError: the temperature is not positive (a schedule is tried at 0 and 1), or more
+            than one entry is to be chosen.
+
+    >>> ReinMax()(torch.tensor([9.0, 0.0]), generator=torch.Generator().manual_seed(0))
+    tensor([1., 0.])
+    """
+
+    stochastic = True
+    runs_all = True
+    ends_one_hot = True
+
+    def __init__(self, temperature: float | Schedule = 1.0) -> None:
+        super().__init__()
+        self.temperature = _temperature_schedule(temperature)
+
+    def forward(
+        self,
+        logits: Tensor,
+        *,
+        progress: float | Tensor = 1.0,
+        order: Order | None = None,
+        generator: torch.Generator | None = None,
+        k: int = 1,
+    ) -> Tensor:
+        """Return `reinmax(logits, ...)` at the temperature of `progress`."""
+        _choose_one(k, self)
+        return reinmax(logits, value_at(self.temperature, progress), generator)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"temperature={self.temperature}"
+
+
+def _choose_one(k: int, relaxation: Relaxation) -> None:
+    """Refuse to choose several entries where that has no meaning."""
+    if k != 1:
+        raise RelaxationError(
+            "this relaxation chooses one entry",
+            got=f"k = {k}",
+            at=type(relaxation).__name__,
+            fix="Sparsestmax, Sparsemax, Softmax and GumbelSoftmax choose several.",
+        )
+
+
+def _temperature_schedule(temperature: float | Schedule) -> Schedule:
+    """Return `temperature` as a schedule, having tried both its ends."""
+    schedule = as_schedule(temperature)
+    for progress in (0.0, 1.0):
+        check_temperature(schedule(progress))
+    return schedule
 
 
 def _radius_schedule(radius: float | Schedule) -> Schedule:

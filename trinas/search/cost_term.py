@@ -184,7 +184,8 @@ def hold_all_but(graph: Graph, side: Side) -> tuple[list[bool], list[float]]:
 
     Returns:
         Two flat vectors: which options are held, and their constant odds. Held widths
-        stand at the widest, held operations, paths and depths are even.
+        stand at the widest, held operations, paths and depths are even, and of the inputs of a
+        cell's step as many as are kept, evenly.
     """
     held: list[bool] = []
     constants: list[float] = []
@@ -192,8 +193,7 @@ def hold_all_but(graph: Graph, side: Side) -> tuple[list[bool], list[float]]:
         options = len(decision.options)
         is_width = decision.kind == "width"
         belongs = is_width == (side == "widths")
-        # Which inputs a cell keeps follows from its operations and is never held.
-        held += [not belongs and decision.kind != "inputs"] * options
-        even = [1.0 / options] * options
+        held += [not belongs] * options
+        even = [decision.keep / options] * options
         constants += [*[0.0] * (options - 1), 1.0] if is_width else even
     return held, constants

@@ -54,8 +54,8 @@ def trilevel(config: SearchConfig) -> Chain:
 def darts(order: Literal[1, 2] = 2) -> Chain:
     """DARTS with the settings that it was published with, for batches of 64.
 
-    Its supernet mixes operations by softmax, and keeps the strongest edges:
-    ``compile_supernet(graph, trinas.relax.Softmax())``.
+    Its supernet mixes operations by softmax and adds all edges, of which the strongest are kept:
+    ``compile_supernet(graph, {"operation": trinas.relax.Softmax(), "inputs": "strongest"})``.
 
     Args:
         order: 2 differentiates through a step of the weights, of their present rate.

@@ -13,20 +13,25 @@ from trinas.graph import Genotype, Graph
 from trinas.search.checks import require_finite
 from trinas.search.setting import Setting
 from trinas.search.step import Step
+from trinas.space.decision import Decision
 
 
 @attrs.frozen
 class Spread:
     """How decided one kind of decision is, by the odds of its options.
 
+    Where several inputs are kept, the odds sum to their number, and each is that of one input
+    being kept or not.
+
     The odds are the weights of the mixture; where the relaxation is stochastic they are
     those of the draw, so that a one-hot sample does not pass for a decision.
 
     Attributes:
         entropy: mean entropy of the odds over the entropy of equal odds, in [0, 1]; 0 is
-            one-hot.
+            one-hot. Of inputs: the sum of the entropies of their being kept or not, over that
+            of equal odds; 0 where as many as are kept have odds 1.
         alive: share of options whose odds are not zero.
-        decided: share of decisions with a single option left.
+        decided: share of decisions with a single option left; with as many as are kept.
         dead: number of options whose odds are exactly zero. They take no gradient of
             their own and come back only if the others fall.
     """
@@ -56,25 +61,37 @@ def spreads_of_odds(
     found: Iterable[tuple[Graph, Mapping[str, Sequence[float]]]],
 ) -> dict[str, Spread]:
     """The same of the odds of several spaces."""
-    rows: dict[str, list[Sequence[float]]] = {}
+    rows: dict[str, list[tuple[Decision, Sequence[float]]]] = {}
     for graph, odds in found:
         for path, values in odds.items():
-            kind = graph.decisions[path].kind
-            if kind != "inputs":
-                rows.setdefault(kind, []).append(values)
+            decision = graph.decisions[path]
+            rows.setdefault(decision.kind, []).append((decision, values))
     return {kind: _spread(group) for kind, group in rows.items()}
 
 
-def _spread(rows: list[Sequence[float]]) -> Spread:
-    entropy = sum(-sum(w * math.log(w) for w in row if w > 0) / math.log(len(row)) for row in rows)
-    left = [sum(w != 0 for w in row) for row in rows]
-    options = sum(map(len, rows))
+def _spread(rows: list[tuple[Decision, Sequence[float]]]) -> Spread:
+    entropy = sum(_entropy(decision, row) for decision, row in rows)
+    left = [sum(w != 0 for w in row) for _, row in rows]
+    options = sum(len(row) for _, row in rows)
+    decided = sum(n == decision.keep for n, (decision, _) in zip(left, rows))
     return Spread(
         entropy=max(0.0, entropy / len(rows)),
         alive=sum(left) / options,
-        decided=left.count(1) / len(rows),
+        decided=decided / len(rows),
         dead=options - sum(left),
     )
+
+
+def _entropy(decision: Decision, row: Sequence[float]) -> float:
+    """The entropy of one decision over that of equal odds."""
+    if decision.kind != "inputs":
+        return sum(map(_term, row)) / math.log(len(row))
+    even = decision.keep / len(row)
+    return sum(_term(w) + _term(1 - w) for w in row) / len(row) / (_term(even) + _term(1 - even))
+
+
+def _term(w: float) -> float:
+    return -w * math.log(w) if w > 0 else 0.0
 
 
 @attrs.frozen(eq=False)

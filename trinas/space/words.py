@@ -212,8 +212,8 @@ def cell(
         steps: how many inner nodes.
         edge: the node on every edge, or a function of (i, j) that gives it.
         inputs: for every tensor the cell takes, a preprocessing node or None.
-        keep: a derived cell keeps this many incoming edges of each step (DARTS: 2), those
-            with the largest weight on an option that can be derived.
+        keep: a derived cell keeps this many incoming edges of each step (DARTS: 2); which
+            ones is a decision of each step that has more.
         merge: ``concat`` or ``sum`` of all steps, or the ``last`` step.
 
     Raises:

@@ -1,6 +1,6 @@
 """Architecture parameters: stacked, named, and relaxed together.
 
-Decisions with the same kind, number of options and order form one group, one
+Decisions with the same kind, number of options, order and number kept form one group, one
 ``nn.Parameter`` of shape (decisions, options). So a relaxation is called once per group,
 whatever the number of decisions, and the parameters come in the same order everywhere.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 import torch
@@ -23,23 +23,52 @@ from trinas.relax import (
     Relaxation,
     SortedSparsestmax,
     Sparsestmax,
+    softmax,
 )
 from trinas.space.decision import Decision, Kind
 
-GREEK: Mapping[str, str] = {"operation": "alpha", "path": "beta", "depth": "beta", "width": "gamma"}
+GREEK: Mapping[str, str] = {
+    "operation": "alpha",
+    "path": "beta",
+    "depth": "beta",
+    "width": "gamma",
+    "inputs": "delta",
+}
 
-RelaxSpec: TypeAlias = Relaxation | Mapping[Kind, Relaxation] | Mapping[str, Relaxation]
+InputRule: TypeAlias = Literal["strongest"]
+"""How a cell's steps find the inputs that they keep without logits of their own: by the strength
+of the operations on their edges, while all edges are added (DARTS, Section 2.4)."""
+
+RelaxSpec: TypeAlias = (
+    Relaxation
+    | Mapping[Kind, Relaxation]
+    | Mapping[str, Relaxation]
+    | Mapping[Kind, Relaxation | InputRule]
+    | Mapping[str, Relaxation | InputRule]
+)
+
+SEARCH_ONLY_UNTIL = 0.75
+"""The share of a search at which options that are `search_only` leave, see `compile_supernet`."""
 
 
-def relaxations(spec: RelaxSpec | None) -> dict[str, Relaxation]:
+def relaxations(spec: RelaxSpec | None, *, keep: int = 1) -> dict[str, Relaxation]:
     """One relaxation for each kind of decision, from what the user gave.
 
-    A single one serves operations, paths and depths. Left to themselves, operations are
-    relaxed by sparsestmax, paths and depths by sorted sparsestmax, and widths by
-    straight-through Gumbel-softmax, as in Trilevel NAS, Section 4.1.
+    A single one serves operations, paths and depths, and inputs if it chooses as many as are
+    kept. Left to themselves, operations and inputs are relaxed by sparsestmax, paths and depths by
+    sorted sparsestmax, and widths by straight-through Gumbel-softmax, as in Trilevel NAS,
+    Section 4.1 (which has no inputs to keep).
+
+    Args:
+        spec: what the user gave.
+        keep: how many inputs a step of the space keeps at most.
+
+    Returns:
+        Relaxations by kind, without "inputs" where these follow from the operations.
 
     Raises:
-        SpaceError: a key that is no kind of decision, or a value that is no relaxation.
+        SpaceError: a key that is no kind of decision, a value that is no relaxation, or a
+            relaxation of the inputs that chooses one where several are kept.
     """
     chosen: dict[str, Relaxation] = {
         "operation": Sparsestmax(),
@@ -48,11 +77,13 @@ def relaxations(spec: RelaxSpec | None) -> dict[str, Relaxation]:
         "path": SortedSparsestmax(strength=0.01, form="linear"),
         "depth": SortedSparsestmax(strength=0.01, form="linear"),
         "width": GumbelSoftmax(),
+        "inputs": Sparsestmax(),
     }
     if spec is None:
         return chosen
     if isinstance(spec, Relaxation):
-        return {**chosen, "operation": spec, "path": spec, "depth": spec}
+        inputs = spec if spec.subsets or keep == 1 else chosen["inputs"]
+        return {**chosen, "operation": spec, "path": spec, "depth": spec, "inputs": inputs}
     given = dict(spec.items()) if isinstance(spec, Mapping) else {"operation": spec}
     for kind, relaxation in given.items():
         if kind not in chosen:
@@ -61,12 +92,23 @@ def relaxations(spec: RelaxSpec | None) -> dict[str, Relaxation]:
                 got=kind,
                 fix=f"The kinds are {', '.join(chosen)}.",
             )
+        if kind == "inputs" and relaxation == "strongest":
+            del chosen["inputs"]
+            continue
         if not isinstance(relaxation, Relaxation):
             raise SpaceError(
                 "a relaxation is an instance of trinas.relax.Relaxation",
                 got=relaxation,
                 at=f"relax[{kind!r}]" if isinstance(spec, Mapping) else "relax",
-                fix="Pass one, Softmax() for instance, or a mapping from kinds to some.",
+                fix="Pass one, Softmax() for instance, or a mapping from kinds to some"
+                f"{' (inputs may be strongest)' * (kind == 'inputs')}.",
+            )
+        if kind == "inputs" and keep > 1 and not relaxation.subsets:
+            raise SpaceError(
+                "inputs are relaxed by what chooses as many as a step keeps",
+                got=f"{type(relaxation).__name__}, of one, where {keep} are kept",
+                at="relax['inputs']",
+                fix="Take Sparsestmax() or Softmax(), or 'strongest' for the rule of DARTS.",
             )
         chosen[str(kind)] = relaxation
     return chosen
@@ -86,16 +128,27 @@ class Group:
         first = self.decisions[0]
         return first.order if first.order is not None else (-1,) * len(first.options)
 
+    @property
+    def keep(self) -> int:
+        """How many options are picked together."""
+        return self.decisions[0].keep
 
-def group_decisions(graph: Graph) -> tuple[Group, ...]:
-    """The groups of a graph, in order of their first decision."""
+
+def group_decisions(graph: Graph, *, inputs: bool = True) -> tuple[Group, ...]:
+    """The groups of a graph, in order of their first decision; those of inputs come last.
+
+    Args:
+        graph: the space.
+        inputs: whether the inputs that a cell's steps keep are among them.
+    """
     found: dict[tuple[object, ...], list[Decision]] = {}
-    for decision in graph.decisions.values():
-        if decision.kind != "inputs":
-            key = (decision.kind, len(decision.options), decision.order)
+    ordered = sorted(graph.decisions.values(), key=lambda decision: decision.kind == "inputs")
+    for decision in ordered:
+        if inputs or decision.kind != "inputs":
+            key = (decision.kind, len(decision.options), decision.order, decision.keep)
             found.setdefault(key, []).append(decision)
     groups: list[Group] = []
-    for (kind, count, _), decisions in found.items():
+    for (kind, count, *_), decisions in found.items():
         name = f"{GREEK[str(kind)]}_{count}"
         taken = sum(g.name == name or g.name.startswith(f"{name}_") for g in groups)
         groups.append(Group(f"{name}_{taken}" if taken else name, str(kind), tuple(decisions)))
@@ -109,6 +162,8 @@ class Architecture(nn.Module):
         graph: the space.
         relax: a relaxation, or one for each kind of decision.
         init_std: logits start as noise of this standard deviation around zero.
+        search_only_until: share of the search from which on options that are `search_only` get no
+            weight under relaxations that end one-hot.
         generator: source of that noise.
     """
 
@@ -118,12 +173,15 @@ class Architecture(nn.Module):
         relax: RelaxSpec | None = None,
         *,
         init_std: float = 1e-3,
+        search_only_until: float = SEARCH_ONLY_UNTIL,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.graph = graph
-        self.groups = group_decisions(graph)
-        self.relax = nn.ModuleDict(relaxations(relax))
+        self.search_only_until = search_only_until
+        keep = max((d.keep for d in graph.decisions.values()), default=1)
+        self.relax = nn.ModuleDict(relaxations(relax, keep=keep))
+        self.groups = group_decisions(graph, inputs=self.learns_inputs)
         self._rows = {
             decision.path: (group.name, index)
             for group in self.groups
@@ -142,9 +200,17 @@ class Architecture(nn.Module):
             shape = (len(group.decisions), len(group.decisions[0].options))
             noise = torch.randn(shape, generator=generator) * init_std
             self.register_parameter(group.name, nn.Parameter(noise))
+            if any(decision.never for decision in group.decisions):
+                never = [[o in d.never for o in d.options] for d in group.decisions]
+                self.register_buffer(f"_never_{group.name}", torch.tensor(never), persistent=False)
         self.register_buffer(
             "_gather", torch.tensor(self._positions(), dtype=torch.long), persistent=False
         )
+
+    @property
+    def learns_inputs(self) -> bool:
+        """Whether the inputs that a cell's steps keep have logits of their own."""
+        return "inputs" in self.relax
 
     @property
     def device(self) -> torch.device:
@@ -159,7 +225,7 @@ class Architecture(nn.Module):
             for decision in group.decisions:
                 where[decision.path] = total
                 total += len(decision.options)
-        # What has no logits (which inputs a step keeps) reads the 1 that stands last.
+        # What has no logits (inputs that follow from operations) reads the 1 that stands last.
         return [
             where[path] + k if path in where else total
             for path, decision in self.graph.decisions.items()
@@ -194,15 +260,21 @@ class Architecture(nn.Module):
         """
         weights, odds, open_slots = [], [], []
         for group, slots in zip(self.groups, self._slots):
-            logits = self._logits(group)
             relaxation = self._relaxation(group)
+            logits = self._open_logits(group, relaxation, progress)
+            # Those of users need not know of several.
+            several = {"k": group.keep} if group.keep > 1 else {}
             try:
                 if relaxation.stochastic and not sample:
-                    weights.append(_likeliest(logits))
+                    weights.append(_likeliest(logits, group.keep))
                 else:
                     weights.append(
                         relaxation(
-                            logits, progress=progress, order=group.order, generator=generator
+                            logits,
+                            progress=progress,
+                            order=group.order,
+                            generator=generator,
+                            **several,
                         )
                     )
             except RelaxationError as error:
@@ -213,12 +285,21 @@ class Architecture(nn.Module):
                     got=f"shape {tuple(weights[-1].shape)} for {tuple(logits.shape)}",
                     at=f"{relaxation} on {group.name}",
                 )
-            odds.append(logits.softmax(dim=-1) if relaxation.stochastic else weights[-1])
-            if not (relaxation.closed_at_zero or relaxation.stochastic or group.kind == "width"):
+            odds.append(softmax(logits, **several) if relaxation.stochastic else weights[-1])
+            runs_all = relaxation.runs_all if relaxation.stochastic else True
+            if runs_all and not relaxation.closed_at_zero and group.kind != "width":
                 open_slots += slots
         flat = self.flat(weights)
         same = all(a is b for a, b in zip(weights, odds))
         return flat, flat if same else self.flat(odds), open_slots
+
+    def _open_logits(self, group: Group, relaxation: Relaxation, progress: float) -> Tensor:
+        """The logits of a group, without the options that have left by now."""
+        logits = self._logits(group)
+        if not relaxation.ends_one_hot or progress < self.search_only_until:
+            return logits
+        never = self._buffers.get(f"_never_{group.name}")
+        return logits if never is None else logits.masked_fill(never, -math.inf)
 
     def _logits(self, group: Group) -> Tensor:
         # Not `get_parameter`: under `torch.func.functional_call` it is a plain tensor.
@@ -250,7 +331,7 @@ class Architecture(nn.Module):
             raise SpaceError(
                 "a decision of the space has logits",
                 got=path,
-                fix="See graph.decisions; the inputs that a cell's step keeps are derived.",
+                fix="See graph.decisions; inputs that are kept by strength follow from operations.",
             )
         return self._rows[path]
 
@@ -272,6 +353,7 @@ class Architecture(nn.Module):
             for group in self.groups
             if _draws_one(self._relaxation(group))
             for decision in group.decisions
+            if decision.keep == 1
         )
 
     @property
@@ -306,8 +388,11 @@ class Architecture(nn.Module):
 
 
 def _draws_one(relaxation: Relaxation) -> bool:
-    return relaxation.stochastic and getattr(relaxation, "hard", True)
+    return relaxation.stochastic and not relaxation.runs_all and getattr(relaxation, "hard", True)
 
 
-def _likeliest(logits: Tensor) -> Tensor:
-    return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+def _likeliest(logits: Tensor, keep: int) -> Tensor:
+    if keep == 1:
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
+    ranked = logits.argsort(dim=-1, descending=True, stable=True)
+    return torch.zeros_like(logits).scatter_(-1, ranked[..., :keep], 1.0)

@@ -33,6 +33,8 @@ class Mixture:
             its weight takes a gradient. See `from_weights`.
         widths: number of channels for each width decision; None where widths are soft,
             and the supernet then runs at full width behind masks.
+        learned_inputs: whether the weights of the inputs of a cell's steps take gradients; where
+            False they are constant.
         scored: width decisions whose weight multiplies what they produce, so that a
             gradient reaches their logits (AGD, Section 3.2).
     """
@@ -45,6 +47,7 @@ class Mixture:
     alive: bytes = attrs.field(repr=False)
     widths: Mapping[str, int] | None = None
     scored: frozenset[str] = frozenset()
+    learned_inputs: bool = True
 
     @classmethod
     def from_weights(
@@ -55,6 +58,7 @@ class Mixture:
         *,
         widths: str = "sampled",
         open_slots: Collection[int] = (),
+        learned_inputs: bool = True,
     ) -> Mixture:
         """Bring the weights to the host (the one transfer of a step) and read them.
 
@@ -71,6 +75,7 @@ class Mixture:
             widths: how widths stand, see `with_widths`.
             open_slots: slots whose weight takes a gradient even at 0; while gradients are
                 asked for, they take part at any weight.
+            learned_inputs: see the attribute.
 
         Raises:
             RelaxationError: another shape, or a weight that is not a finite number; the
@@ -91,7 +96,10 @@ class Mixture:
         if weights.requires_grad:
             for slot in open_slots:
                 alive[slot] = 1
-        mixture = cls(graph, weights, odds, tuple(rows[0]), tuple(rows[-1]), bytes(alive))
+        host, host_odds = tuple(rows[0]), tuple(rows[-1])
+        mixture = cls(
+            graph, weights, odds, host, host_odds, bytes(alive), learned_inputs=learned_inputs
+        )
         return mixture.with_widths(widths)
 
     @classmethod
@@ -193,8 +201,11 @@ class Mixture:
         return _rows(self.graph, self.host)
 
     def odds_by_path(self) -> dict[str, list[float]]:
-        """The odds as lists, by decision."""
-        return _rows(self.graph, self.host_odds)
+        """The odds as lists, by decision; not of inputs that follow from other decisions."""
+        rows = _rows(self.graph, self.host_odds)
+        if self.learned_inputs:
+            return rows
+        return {p: row for p, row in rows.items() if self.graph.decisions[p].kind != "inputs"}
 
 
 def random_from(generator: torch.Generator | None) -> random.Random:

@@ -10,14 +10,16 @@ from trinas.space.decision import Decision, Option
 
 
 def droppable(decision: Decision, gone: Collection[Option]) -> bool:
-    """Whether `gone` may leave `decision`: an option that can be derived has to remain."""
-    return any(option not in gone for option in decision.derivable)
+    """Whether `gone` may leave `decision`: as many as are derived have to remain."""
+    return sum(option not in gone for option in decision.derivable) >= decision.keep
 
 
 def slots_of(
     graph: Graph,
     options: Mapping[str, Iterable[Option] | Option],
     already: Mapping[str, Collection[Option]],
+    *,
+    inputs: bool = True,
 ) -> list[int]:
     """The slots of options that are to be dropped, checked.
 
@@ -25,18 +27,20 @@ def slots_of(
         graph: the space.
         options: what to drop, by decision.
         already: what was dropped before.
+        inputs: whether inputs of a cell's steps have logits of their own.
 
     Raises:
         SpaceError: no such decision or option, a decision that has no logits of its own or
-            is a width, or nothing left to derive.
+            is a width, or too little left to derive.
     """
     slots = []
+    fixed = ("width",) if inputs else ("width", "inputs")
     for path, given in options.items():
         named = (given,) if isinstance(given, str | int) else tuple(given)
         decision = graph.decisions.get(path)
-        if decision is None or decision.kind in ("width", "inputs"):
+        if decision is None or decision.kind in fixed:
             raise SpaceError(
-                "options of operations, paths and depths are dropped",
+                "options of operations, paths, depths and learned inputs are dropped",
                 got=path if decision is None else f"{path}, a decision of {decision.kind}",
                 fix="See graph.decisions. Narrower widths share their weights with wider ones.",
             )
@@ -50,10 +54,14 @@ def slots_of(
                 )
             slots.append(graph.offsets[path] + decision.index(option))
         if not droppable(decision, {*named, *already.get(path, ())}):
+            few = decision.keep > 1
             raise SpaceError(
-                "an option that can be derived is left in every decision",
-                got=f"all of {', '.join(map(str, decision.derivable))} dropped",
+                f"{decision.keep} options that can be derived are left in this decision"
+                if few
+                else "an option that can be derived is left in every decision",
+                got=f"{'too many' if few else 'all'} of "
+                f"{', '.join(map(str, decision.derivable))} dropped",
                 at=path,
-                fix="Keep one of them.",
+                fix=f"Keep {decision.keep if few else 'one'} of them.",
             )
     return slots

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
@@ -121,6 +123,8 @@ class Run:
             return concatenated(inputs)
         coefs = live.coefs
         if kind == "keep" and self._mixture is not None:
+            if self._mixture.learned_inputs:
+                return self._keep(live, inputs)
             coefs = tuple(self._mixture.host[slot] for slot in live.slots)
         return self._joint(inputs, coefs, live.mixed) if live.mixed else merged(kind, inputs, coefs)
 
@@ -186,6 +190,28 @@ class Run:
             for slot in slots
         ]
         return joint_sum(inputs, factors, weights, values)
+
+    def _keep(self, live: Live, inputs: list[Tensor]) -> Tensor:
+        """A sum weighed by what stays, with mixtures of one input each in it or without."""
+        mixture = self._mixture
+        assert mixture is not None
+        mixed = live.mixed or (None,) * len(inputs)
+        places = [[s for s in pair if s is not None] for pair in zip(live.slots, mixed)]
+        values = [math.prod(mixture.host[slot] for slot in slots) for slots in places]
+        if not mixture.weights.requires_grad:
+            return scaled_sum(inputs, values)
+        weights = [self._product(slots) for slots in places]
+        return joint_sum(inputs, (1.0,) * len(inputs), weights, values)
+
+    def _product(self, slots: list[int]) -> Tensor | None:
+        """The product of some weights; None where none of them takes a gradient."""
+        assert self._mixture is not None
+        alive = [bool(self._mixture.alive[slot]) for slot in slots]
+        if not any(alive):
+            return None
+        weights = [self._weights[slot] for slot in slots]
+        own = [w if there else w.detach() for w, there in zip(weights, alive)]
+        return functools.reduce(operator.mul, own)
 
 
 def _note(error: Exception, step: Step) -> None:

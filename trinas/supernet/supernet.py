@@ -15,7 +15,7 @@ from trinas._core.collector import paused_collector
 from trinas._core.errors import CheckpointError, GenotypeError, GraphError, SpaceError
 from trinas.graph import Genotype, Graph, require_graph, settle
 from trinas.space.decision import Decision, Option, Picked
-from trinas.supernet.architecture import Architecture, RelaxSpec
+from trinas.supernet.architecture import SEARCH_ONLY_UNTIL, Architecture, RelaxSpec
 from trinas.supernet.inputs import KeptInputs
 from trinas.supernet.mixture import Mixture, Widths, random_from
 from trinas.supernet.network import Network
@@ -33,7 +33,8 @@ class Supernet(nn.Module):
         graph: the space.
         network: the modules, named by the nodes of the graph.
         architecture: the stacked logits (``alpha_*`` operations, ``beta_*`` paths and
-            depths, ``gamma_*`` widths) and their relaxations.
+            depths, ``gamma_*`` widths, ``delta_*`` inputs that a cell's steps keep) and
+            their relaxations.
         progress: share of the search done, in [0, 1]; schedules of radius and temperature
             follow it. Part of the state dict.
     """
@@ -157,6 +158,8 @@ class Supernet(nn.Module):
             if widths == "random" and rng is None:
                 rng = random_from(generator)
             mixture = mixture.with_widths(widths, rng=rng)
+        if self.architecture.learns_inputs:
+            return mixture
         kept = self._kept_inputs.mask(mixture.odds_by_path())
         if kept is None:
             return mixture
@@ -170,7 +173,13 @@ class Supernet(nn.Module):
         # What was dropped for good takes no gradient, whatever its relaxation says.
         if 0 in self._left:
             open_slots = [slot for slot in open_slots if self._left[slot]]
-        return Mixture.from_weights(self.graph, weights, odds, open_slots=open_slots)
+        return Mixture.from_weights(
+            self.graph,
+            weights,
+            odds,
+            open_slots=open_slots,
+            learned_inputs=self.architecture.learns_inputs,
+        )
 
     @torch.no_grad()
     def weights(self) -> dict[str, list[float]]:
@@ -184,17 +193,23 @@ class Supernet(nn.Module):
     def odds(self) -> dict[str, list[float]]:
         """The probability of every option, by decision.
 
-        These are the `weights`, but where the relaxation is stochastic those of the draw.
+        These are the `weights`, but where the relaxation is stochastic those of the draw (of
+        several inputs, those of `trinas.relax.softmax`, which are close to them). Inputs of a
+        cell's steps that follow from the operations have none.
         """
         return self._relaxed(None, sample=False).odds_by_path()
 
     def derive(self) -> Genotype:
         """The genotype of the largest weights; see `derive`."""
-        odds = self.odds()
+        with torch.no_grad():
+            mixture = self._relaxed(None, sample=False)
+        weights, odds = mixture.by_path(), mixture.odds_by_path()
         logits = self.architecture.logits_by_path()
 
         def pick(decision: Decision) -> Picked:
             if decision.kind == "inputs":
+                if self.architecture.learns_inputs:
+                    return self._kept_inputs.heaviest(decision.path, weights, logits, odds)
                 return self._kept_inputs.strongest(decision.path, odds)
             ranked = zip(odds[decision.path], logits[decision.path], decision.options)
             # Equal weights (a tie at the top) fall to the larger logit, then to the first.
@@ -248,13 +263,14 @@ class Supernet(nn.Module):
         share of that of the options that are left).
 
         Args:
-            options: what to drop, by decision: one or several operations, paths or depths.
+            options: what to drop, by decision: one or several operations, paths, depths or
+                inputs of a cell's step.
 
         Returns:
             The parameters that were removed, for an optimiser to forget.
 
         Raises:
-            SpaceError: no such option, or none that can be derived would be left.
+            SpaceError: no such option, or fewer than can be derived would be left.
 
         >>> import trinas as tn
         >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
@@ -264,7 +280,7 @@ class Supernet(nn.Module):
         >>> net.weights()
         {'slot': [0.0, 1.0]}
         """
-        slots = slots_of(self.graph, options, self.pruned)
+        slots = slots_of(self.graph, options, self.pruned, inputs=self.architecture.learns_inputs)
         for slot in slots:
             self._left[slot] = 0
         self.architecture.rule_out(slots)
@@ -302,7 +318,8 @@ class Supernet(nn.Module):
     ) -> None:
         """Check a state against what pruning would leave, before anything is lost to it."""
         left = bytearray(self._left)
-        for slot in slots_of(self.graph, saved, self.pruned):
+        learned = self.architecture.learns_inputs
+        for slot in slots_of(self.graph, saved, self.pruned, inputs=learned):
             left[slot] = 0
         gone = tuple(f"network.{name}" for name in self.network.gone(bytes(left)))
         own = {name: v for name, v in self.state_dict().items() if not name.startswith(gone)}
@@ -361,6 +378,7 @@ def compile_supernet(
     *,
     init_std: float = 1e-3,
     checkpoint: bool = False,
+    search_only_until: float = SEARCH_ONLY_UNTIL,
     seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Supernet:
@@ -368,18 +386,26 @@ def compile_supernet(
 
     Args:
         graph: the lowered space.
-        relax: one relaxation for operations, paths and depths, or a mapping from kinds
-            (``operation``, ``path``, ``depth``, ``width``) to relaxations. The defaults
-            are those of Trilevel NAS: sparsestmax, sorted sparsestmax, Gumbel-softmax.
+        relax: one relaxation for operations, paths, depths and inputs, or a mapping from kinds
+            (``operation``, ``path``, ``depth``, ``width``, ``inputs``) to relaxations. The
+            defaults are those of Trilevel NAS: sparsestmax, sorted sparsestmax, Gumbel-softmax;
+            which inputs a cell's step keeps is relaxed by sparsestmax, too, to as many ones as
+            are kept. ``inputs`` may be ``"strongest"``, the rule of DARTS: no logits, all inputs
+            are added at weight 1, and those of the likeliest operations are derived, so that the
+            derived network is not the supernet.
         init_std: standard deviation of the initial logits.
         checkpoint: compute choices a second time in backward instead of keeping all of
             them (`Network.checkpoint`): less memory, more time, the same results.
+        search_only_until: progress from which on options that are `search_only` get no weight
+            under relaxations that end one-hot (`Relaxation.ends_one_hot`), so that what is
+            left can be derived. Softmax keeps them to the end, as DARTS does.
         seed: of all initial values, weights of layers and logits; torch's global generator, as
             it stands, where None.
         generator: randomness of the initial logits, instead of that.
 
     Raises:
-        SpaceError: an unknown kind in `relax`.
+        SpaceError: an unknown kind in `relax`, or a relaxation of the inputs that cannot choose as
+            many as are kept; a setting out of range.
 
     >>> import torch, trinas as tn
     >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
@@ -396,10 +422,20 @@ def compile_supernet(
             got=init_std,
             fix="It is the standard deviation of the initial logits.",
         )
+    if not 0 <= search_only_until <= 1:
+        raise SpaceError(
+            "search_only_until is a share of the search, in [0, 1]", got=search_only_until
+        )
     with paused_collector(), seeded(seed):
         network = Network(graph)
         network.checkpoint = checkpoint
-        architecture = Architecture(graph, relax, init_std=init_std, generator=generator)
+        architecture = Architecture(
+            graph,
+            relax,
+            init_std=init_std,
+            search_only_until=search_only_until,
+            generator=generator,
+        )
         return Supernet(network, architecture)
 
 
@@ -407,8 +443,9 @@ def derive(net: Supernet) -> Genotype:
     """The genotype that a supernet has settled on, or comes closest to.
 
     Every active decision goes to the option of largest weight (Algorithm 1 of Trilevel
-    NAS, third step); options marked `search_only` are passed over, and a cell's step keeps
-    the inputs whose best operation weighs most.
+    NAS, third step); options marked `search_only` are passed over. A cell's step keeps the
+    inputs of largest weight; of equal ones those of larger logits, then those whose best
+    operation weighs most, which is all that counts where inputs are kept by strength.
 
     Raises:
         GraphError: `net` is no supernet.
