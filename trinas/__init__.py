@@ -91,8 +91,10 @@ from trinas.space import width as width
 from trinas.supernet import Mixture as Mixture
 from trinas.supernet import Network as Network
 from trinas.supernet import Supernet as Supernet
+from trinas.supernet import batch_statistics as batch_statistics
 from trinas.supernet import build as build
 from trinas.supernet import compile_supernet as compile_supernet
 from trinas.supernet import derive as derive
+from trinas.supernet import recalibrate as recalibrate
 from trinas.viz import Drawing as Drawing
 from trinas.viz import draw as draw

@@ -114,7 +114,7 @@ class BatchNorm(Operation):
             at.weight(module.weight, ("out",)) if affine else None,
             at.weight(module.bias, ("out",)) if affine else None,
             module.training,
-            module.momentum or 0.0,
+            _share(module),
             module.eps,
         )
         if module.training and isinstance(at.outs, Tensor):
@@ -122,6 +122,14 @@ class BatchNorm(Operation):
             mean.index_copy_(0, at.outs, cut_mean)
             variance.index_copy_(0, at.outs, cut_variance)
         return result
+
+
+def _share(module: nn.BatchNorm2d) -> float:
+    """The share of this batch in the running statistics; without a momentum they are its mean."""
+    if module.momentum is not None:
+        return module.momentum
+    number = module.num_batches_tracked
+    return 1.0 / float(number) if module.training and number is not None else 0.0
 
 
 @attrs.frozen
