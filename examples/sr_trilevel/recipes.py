@@ -226,6 +226,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("softmax instead of sparsestmax (Table 5)", {"relaxation": "softmax"}),
     "sparsemax": ("sparsemax instead of sparsestmax", {"relaxation": "sparsemax"}),
     "gumbel": ("Gumbel-softmax instead of sparsestmax", {"relaxation": "gumbel"}),
+    "sorted-widths": (
+        "sorted sparsestmax over widths, too: all at once, and one-hot at the end",
+        {"width_relaxation": "sorted"},
+    ),
     "trellis": ("Auto-DeepLab's trellis for the tree (Tables 1 and 2)", {"paths": "trellis"}),
     "bilevel": ("a fixed path: cells and kernels alone (Table 6)", {"paths": "fixed"}),
     "scratch": ("trained from scratch (Figure 4)", {"inherit": False}),
@@ -272,6 +276,7 @@ _OF_A_SEARCH = {
     "paths",
     "relaxation",
     "strategy",
+    "width_relaxation",
 }
 
 
@@ -322,15 +327,15 @@ def _used(recipe: Recipe, changed: Collection[str]) -> None:
     Raises:
         ConfigError: naming what would be ignored, and by what.
     """
+    tree, drawn = recipe.paths == "tree", recipe.strategy == "random"
+    term = tree and recipe.relaxation in ("softmax", "gumbel")  # the order is one of the loss
+    sorts = (tree and not term) or recipe.width_relaxation == "sorted"
+    strict = recipe.order_form == "strict"
     ignored = {
-        "order_strength": recipe.paths != "tree"
-        or recipe.strategy == "random"
-        or (recipe.order_form == "strict" and recipe.relaxation not in ("softmax", "gumbel")),
-        "order_form": recipe.paths != "tree"
-        or recipe.strategy == "random"
-        or recipe.relaxation in ("softmax", "gumbel")
-        or not (recipe.order_strength or recipe.order_form == "strict"),
-        "relaxation": recipe.strategy == "random",
+        "order_strength": drawn or not (term or (sorts and not strict)),
+        "order_form": drawn or not sorts or not (recipe.order_strength or strict),
+        "relaxation": drawn,
+        "width_relaxation": drawn,
     }
     names = [what for what, in_vain in ignored.items() if what in changed and in_vain]
     if names:

@@ -1,7 +1,8 @@
 """Architecture parameters: stacked, named, and relaxed together.
 
 Decisions with the same kind, number of options and order form one group, one
-``nn.Parameter`` of shape (decisions, options). So a relaxation is called once per group,
+``nn.Parameter`` of shape (decisions, options). (Widths are in the order of their numbers, the
+narrowest first.) So a relaxation is called once per group,
 whatever the number of decisions, and the parameters come in the same order everywhere.
 """
 
@@ -83,7 +84,17 @@ class Group:
     def order(self) -> tuple[int, ...]:
         """The order that all decisions of the group share; all roots where there is none."""
         first = self.decisions[0]
-        return first.order if first.order is not None else (-1,) * len(first.options)
+        order = _order(first)
+        return order if order is not None else (-1,) * len(first.options)
+
+
+def _order(decision: Decision) -> tuple[int, ...] | None:
+    """What comes before what: of widths each behind the next narrower, else as declared."""
+    if decision.kind != "width" or decision.order is not None:
+        return decision.order
+    ranked = sorted(range(len(decision.options)), key=lambda k: int(str(decision.options[k])))
+    before = dict(zip(ranked, [-1, *ranked]))
+    return tuple(before[k] for k in range(len(ranked)))
 
 
 def group_decisions(graph: Graph) -> tuple[Group, ...]:
@@ -91,7 +102,7 @@ def group_decisions(graph: Graph) -> tuple[Group, ...]:
     found: dict[tuple[object, ...], list[Decision]] = {}
     for decision in graph.decisions.values():
         if decision.kind != "inputs":
-            key = (decision.kind, len(decision.options), decision.order)
+            key = (decision.kind, len(decision.options), _order(decision))
             found.setdefault(key, []).append(decision)
     groups: list[Group] = []
     for (kind, count, _), decisions in found.items():
