@@ -141,6 +141,20 @@ def test_gradients_of_logits_are_finite_differences(graph):
         assert abs(got) > 1e-8
 
 
+@pytest.mark.parametrize("normal", [False, True])
+def test_the_signal_of_two_widths_at_even_odds_is_the_difference_of_their_losses(normal):
+    """Of a squared error, whose slope halfway is that from end to end; with batch norm, too."""
+    width = tn.width(values=(1, 8), name="w")
+    norm = (tn.batch_norm(),) if normal else ()
+    net = soft(tn.conv(3, width), *norm, tn.relu(), tn.conv(3, 3), logits=[0.0, 0.0])
+    x, y = images(), images((3, 6, 6)).flip(0)
+    F.mse_loss(net(x), y).backward()
+    narrow, wide = (F.mse_loss(net(x, widths=w), y).item() for w in ("narrowest", "widest"))
+
+    grad = net.arch_parameters()["gamma_2"].grad
+    assert grad[0].tolist() == pytest.approx([(narrow - wide) / 4, (wide - narrow) / 4])
+
+
 # -- skips -----------------------------------------------------------------------------------
 
 
