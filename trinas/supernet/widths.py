@@ -178,9 +178,7 @@ class Masks:
 
     def result(self, step: Step, y: Tensor) -> Tensor:
         """The result of a step, (N, C, ...), with its channels weighed."""
-        if not step.y.symbols:
-            return y
-        return Cut(mask=self._channels(step.y_pieces, step.y)).masked(y)
+        return Cut(mask=self.odds(step)).masked(y)
 
     def settings(self, step: Step) -> Iterator[tuple[Tensor, Cut]]:
         """The joint settings of the widths around a step that count: odds and cuts.
