@@ -32,7 +32,6 @@ class Take(tn.Operation):
     first: int
     count: int
     registered = "take"
-    keeps_zero = True
     pure = True
 
     def out_shape(self, x: tn.Shape) -> tn.Shape:
@@ -61,6 +60,7 @@ class Shift(tn.Operation):
     """A number added to every channel, trained, and zero at the start."""
 
     registered = "shift"
+    channelwise = True
 
     def weights(self, x: tn.Shape, y: tn.Shape) -> Mapping[str, tuple[int | str, ...]]:
         """``bias``, one value per channel."""
@@ -80,7 +80,7 @@ class ContrastPool(tn.Operation):
     """
 
     registered = "contrast_pool"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     def out_shape(self, x: tn.Shape) -> tn.Shape:

@@ -16,6 +16,7 @@ from examples.sr_trilevel.space import RATIOS, Paths, backbone_a, backbone_b, la
 
 Backbone: TypeAlias = Literal["A", "B", "efficient"]
 RelaxationName: TypeAlias = Literal["sparsestmax", "sparsemax", "softmax", "gumbel"]
+WidthRelaxationName: TypeAlias = Literal["gumbel", "sorted"]
 StrategyName: TypeAlias = Literal["gradient", "random"]
 Sampled: TypeAlias = Literal["differences", "straight_through"]
 
@@ -42,6 +43,8 @@ class Recipe:
         relaxation: of operations and paths.
         sampled: how drawn decisions learn (widths, and all under Gumbel-softmax): from
             ``differences`` of losses, or ``straight_through`` as the paper has it from AGD.
+        width_relaxation: of widths: one drawn in every pass by Gumbel-softmax, or all at once by
+            sorted sparsestmax from narrow to wide, with the strength and form of paths.
         order_strength: lambda, the strength of the order along paths.
         order_form: of the sorted sparsestmax: ``linear`` (the paper's), ``hinge`` or ``strict``.
         warmup: share of the search in which the radius stays at zero.
@@ -77,6 +80,7 @@ class Recipe:
     candidates: int = 50
     relaxation: RelaxationName = "sparsestmax"
     sampled: Sampled = "differences"
+    width_relaxation: WidthRelaxationName = "gumbel"
     order_strength: float = 0.1
     order_form: str = "linear"
     warmup: float = 0.0
@@ -144,9 +148,14 @@ class Recipe:
         return tn.relax.Linear(0.0, 1.0, warmup=self.warmup)
 
     def relaxations(self) -> dict[str, tn.relax.Relaxation]:
-        """Of operations, paths and widths; widths are always drawn by Gumbel."""
+        """Of operations, paths and widths."""
         operation, path = self._of_branches()
-        return {"operation": operation, "path": path, "width": tn.relax.GumbelSoftmax()}
+        drawn = self.width_relaxation == "gumbel"
+        width = tn.relax.GumbelSoftmax() if drawn else self._sorted(self.radius())
+        return {"operation": operation, "path": path, "width": width}
+
+    def _sorted(self, radius: tn.relax.Linear | float) -> tn.relax.SortedSparsestmax:
+        return tn.relax.SortedSparsestmax(self.order_strength, self.order_form, radius=radius)
 
     def _of_branches(self) -> tuple[tn.relax.Relaxation, tn.relax.Relaxation]:
         if self.relaxation == "softmax":
@@ -157,8 +166,7 @@ class Recipe:
         operation = tn.relax.Sparsestmax(radius=radius)
         if self.paths != "tree":  # elsewhere no path is another's beginning
             return operation, tn.relax.Sparsestmax(radius=radius)
-        order = tn.relax.SortedSparsestmax(self.order_strength, self.order_form, radius=radius)
-        return operation, order
+        return operation, self._sorted(radius)
 
     def search_config(self, seed: int) -> tn.SearchConfig:
         """Settings of a search by gradients, the budget in them.

@@ -232,6 +232,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"sampled": "straight_through"},
     ),
     "differences": ("widths learn from differences of losses", {"sampled": "differences"}),
+    "sorted-widths": (
+        "sorted sparsestmax over widths, too: all at once, and one-hot at the end",
+        {"width_relaxation": "sorted"},
+    ),
     "trellis": ("Auto-DeepLab's trellis for the tree (Tables 1 and 2)", {"paths": "trellis"}),
     "bilevel": ("a fixed path: cells and kernels alone (Table 6)", {"paths": "fixed"}),
     "scratch": ("trained from scratch (Figure 4)", {"inherit": False}),
@@ -279,6 +283,7 @@ _OF_A_SEARCH = {
     "relaxation",
     "sampled",
     "strategy",
+    "width_relaxation",
 }
 
 
@@ -329,16 +334,16 @@ def _used(recipe: Recipe, changed: Collection[str]) -> None:
     Raises:
         ConfigError: naming what would be ignored, and by what.
     """
+    tree, drawn = recipe.paths == "tree", recipe.strategy == "random"
+    term = tree and recipe.relaxation in ("softmax", "gumbel")  # the order is one of the loss
+    sorts = (tree and not term) or recipe.width_relaxation == "sorted"
+    strict = recipe.order_form == "strict"
     ignored = {
-        "order_strength": recipe.paths != "tree"
-        or recipe.strategy == "random"
-        or (recipe.order_form == "strict" and recipe.relaxation not in ("softmax", "gumbel")),
-        "order_form": recipe.paths != "tree"
-        or recipe.strategy == "random"
-        or recipe.relaxation in ("softmax", "gumbel")
-        or not (recipe.order_strength or recipe.order_form == "strict"),
-        "relaxation": recipe.strategy == "random",
-        "sampled": recipe.strategy == "random",
+        "order_strength": drawn or not (term or (sorts and not strict)),
+        "order_form": drawn or not sorts or not (recipe.order_strength or strict),
+        "relaxation": drawn,
+        "width_relaxation": drawn,
+        "sampled": drawn or (recipe.width_relaxation == "sorted" and recipe.relaxation != "gumbel"),
     }
     names = [what for what, in_vain in ignored.items() if what in changed and in_vain]
     if names:

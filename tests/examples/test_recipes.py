@@ -199,6 +199,33 @@ def test_relaxations_by_name():
     torch.testing.assert_close(sparsemax(logits, progress=1.0), tn.relax.Sparsemax()(logits))
 
 
+def test_widths_are_drawn_or_sorted_like_paths():
+    widths = {
+        name: find_recipe(f"paper/{name}").relaxations()["width"]
+        for name in ("lambda-0.1", "sorted-widths", "sorted-widths+lambda-0", "sorted-widths+hinge")
+    }
+    assert {name: str(relax) for name, relax in widths.items()} == {
+        "lambda-0.1": str(tn.relax.GumbelSoftmax()),
+        "sorted-widths": str(find_recipe("paper/lambda-0.1").relaxations()["path"]),
+        "sorted-widths+lambda-0": str(find_recipe("paper/lambda-0").relaxations()["path"]),
+        "sorted-widths+hinge": str(find_recipe("paper/hinge").relaxations()["path"]),
+    }
+
+
+def test_with_sorted_widths_all_three_levels_end_one_hot_and_as_the_derived_network():
+    """The gap at the kernel level is none by the relaxation, not by drawing."""
+    recipe, net = compiled("sorted-widths")
+    assert {d.kind for d in net.graph.decisions.values()} == {"operation", "path", "width"}
+    x = torch.rand(1, 3, recipe.patch, recipe.patch)
+    assert net.mixture().widths is None, "soft at the start"
+    net.progress = 1.0
+    derived = tn.build(net.graph, tn.derive(net), inherit=net)
+
+    assert all(max(weights) == 1 for weights in net.weights().values())
+    torch.testing.assert_close(net(x), derived(x))
+    assert net(x, widths="soft").isfinite().all()
+
+
 def test_the_order_is_a_term_of_the_loss_where_weights_cannot_be_sorted():
     penalties = {
         name: find_recipe(f"paper/{name}").search_config(0).order_penalty
@@ -271,6 +298,8 @@ def test_what_a_given_network_would_ignore(name):
         ("tiny/lambda-0+bilevel", "order_strength with paths fixed"),
         ("tiny/hinge+lambda-0", "order_form with .* order 0"),
         ("tiny/lambda-0.01+strict", "order_strength with"),
+        ("tiny/random+sorted-widths", "width_relaxation with .* strategy random"),
+        ("tiny/sorted-widths+lambda-0.01+strict", "order_strength with"),
         ("tiny/random+softmax", "relaxation with .* strategy random"),
         ("tiny/random+lambda-0", "order_strength with .* strategy random"),
     ],
@@ -279,6 +308,7 @@ def test_what_another_variant_leaves_no_place_for(name, text):
     with pytest.raises(tn.errors.ConfigError, match=rf"changes something; got {text}"):
         find_recipe(name)
     assert find_recipe("tiny/softmax+lambda-0").order_strength == 0, "a term of the loss"
+    assert find_recipe("tiny/bilevel+hinge+sorted-widths").order_form == "hinge", "of widths"
 
 
 def test_every_row_of_the_paper_compiles_as_published():

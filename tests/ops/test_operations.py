@@ -7,6 +7,7 @@ import torch
 import torchinfo
 from ops.test_ops_registry import OURS
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import trinas as tn
 from trinas._core.errors import ShapeError, SpaceError
@@ -239,18 +240,34 @@ def test_a_cut_is_a_plain_module_with_the_slices(name, scattered):
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_masked_is_sliced(name):
-    """At full width with zeros beyond the cut, the same comes out, and zeros beyond it."""
+    """At full width, whatever stands beyond the cut, the same comes out."""
     case = Case(name, scattered=False)
     kept_in, kept_out = len(case.ins), len(case.outs)
-    wide = torch.zeros(2, *case.x.numbers())
+    wide = torch.rand(2, *case.x.numbers()) + 7
     wide[:, :kept_in] = case.input
     same: bool | Tensor = torch.tensor(float(kept_in == kept_out))
-    cut = Cut(None, None, same, case.operation.weights(case.x, case.y))
+    mask = (torch.arange(wide.shape[1]) < kept_in).float()
+    cut = Cut(
+        None,
+        None,
+        same,
+        case.operation.weights(case.x, case.y),
+        mask if case.operation.adds_channels else None,
+    )
     result = case.operation.run(case.full, wide, cut)
 
+    assert case.operation.adds_channels != case.operation.channelwise
     torch.testing.assert_close(case.plain(case.input), result[:, :kept_out])
-    if case.operation.keeps_zero:
-        assert not result[:, kept_out:].any()
+
+
+def test_a_mask_on_the_weight_is_one_on_the_input():
+    cut = Cut(mask=torch.rand(3))
+    x, weight = torch.rand(2, 3, 5, 5), torch.rand(4, 3, 3, 3)
+
+    torch.testing.assert_close(
+        F.conv2d(x, cut.weight(weight, ("out", "in"))), F.conv2d(cut.masked(x), weight)
+    )
+    assert Cut().masked(x) is x
 
 
 @pytest.mark.parametrize("odds", [0.0, 0.25, 1.0])

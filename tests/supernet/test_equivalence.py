@@ -1,5 +1,7 @@
 """One network, several ways to run it: they must agree."""
 
+import copy
+
 import pytest
 import torch
 import torchinfo
@@ -41,16 +43,20 @@ def test_built_network_gives_the_supernets_output(graph, net, seed):
     torch.testing.assert_close(model(x), net(x, at=genotype), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_masks_equal_slices(graph, net, seed):
+def test_masks_equal_slices(graph, net, seed, training):
+    """In training mode, too, where every channel is normalised by its batch."""
     genotype = tn.sample(graph, seed)
     x = _input(graph)
     mixture = tn.Mixture.of(genotype, x)
+    net = copy.deepcopy(net).train(training)
 
     sliced = net(x, at=mixture)
-    masked = net(x, at=mixture.with_widths("soft"))[:, : sliced.shape[1]]
+    masked = net(x, at=mixture.with_widths("soft"))
 
-    torch.testing.assert_close(masked, sliced, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(masked[:, : sliced.shape[1]], sliced, atol=1e-5, rtol=1e-4)
+    assert not masked[:, sliced.shape[1] :].any()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

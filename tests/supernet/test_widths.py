@@ -139,3 +139,45 @@ def test_too_many_widths_in_one_place_are_refused():
     with pytest.raises(tn.errors.SpaceError, match=r"joint settings; got .* at conv\[0\]\. Give"):
         tn.cost.ExpectedCost(graph)
     assert net(torch.rand(1, 3, 6, 6), widths="widest").shape == (1, 1, 6, 6)
+
+
+# -- their order -----------------------------------------------------------------------------
+
+
+def test_widths_are_a_chain_from_narrow_to_wide_and_the_graph_says_nothing_of_it():
+    """So the text of a graph, by which checkpoints know their space, stays as it was."""
+    graph = trilevel()
+    net = tn.compile_supernet(graph)
+    groups = [group for group in net.architecture.groups if group.kind == "width"]
+
+    assert {group.order for group in groups} == {(-1, 0)}
+    assert {d.order for d in graph.decisions.values() if d.kind == "width"} == {None}
+
+
+@pytest.mark.parametrize("form", ["linear", "hinge", "strict"])
+def test_sorting_prefers_the_narrower_width(form):
+    graph = lowered(tn.conv(1, tn.width(values=(8, 2, 4))), tn.conv(1, 3))
+    relax = tn.relax.SortedSparsestmax(0.5, form, radius=0.0)
+    net = tn.compile_supernet(graph, {"width": relax})
+    with torch.no_grad():
+        net.logits("conv[0]/width").copy_(torch.tensor([0.0, 0.1, 0.2]))
+    two, four, eight = net.weights()["conv[0]/width"]
+
+    assert graph.decisions["conv[0]/width"].options == (2, 4, 8)
+    assert two >= four >= eight
+    assert (two > eight) == (form == "linear"), "the others stop where all are equal"
+
+
+@pytest.mark.parametrize("graph", [trilevel, concatenated])
+def test_a_sorted_supernet_ends_one_hot_and_as_the_derived_network(graph):
+    relax = tn.relax.SortedSparsestmax(0.01, "linear")
+    net = tn.compile_supernet(graph(), {"width": relax}, init_std=0.1).train()
+    x = torch.rand(3, *net.graph.in_shape.numbers())
+    net.progress = 0.5
+    assert net.mixture().widths is None, "soft on the way"
+    net.progress = 1.0
+    plain = tn.build(net.graph, tn.derive(net), inherit=net).train()
+
+    assert all(sorted(weights)[-2:] == [0, 1] for weights in net.weights().values())
+    assert net.mixture().widths is not None
+    torch.testing.assert_close(net(x), plain(x))

@@ -77,6 +77,7 @@ class Conv(_Convolution):
     dilation: int = attrs.field(default=1, validator=at_least(1))
     groups: int = attrs.field(default=1, validator=at_least(1))
     registered = "conv"
+    adds_channels = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(channels, H / stride, W / stride)``."""
@@ -119,9 +120,9 @@ class Conv(_Convolution):
 
     def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
         """Convolve with the cut weight."""
-        whole = at.ins is None and at.outs is None and not torch.compiler.is_compiling()
+        whole = at.whole and not torch.compiler.is_compiling()
         if not isinstance(module, nn.Conv2d) or whole:
-            return module(x)
+            return module(at.masked(x))
         weight = at.weight(module.weight, ("out", "in"))
         bias = None if module.bias is None else at.weight(module.bias, ("out",))
         padding = self.dilation * (self.kernel - 1) // 2
@@ -136,6 +137,7 @@ class DepthwiseConv(_Convolution):
     bias: bool = attrs.field(default=True, validator=true_or_false)
     dilation: int = attrs.field(default=1, validator=at_least(1))
     registered = "dwconv"
+    channelwise = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(C, H / stride, W / stride)``."""
@@ -180,6 +182,7 @@ class Shortcut(Operation):
 
     channels: Value = attrs.field(validator=_usable)
     registered = "shortcut"
+    adds_channels = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(channels, H, W)``."""
@@ -212,15 +215,16 @@ class Shortcut(Operation):
         """Pass `x` on where the widths agree; mix by the odds where they are soft."""
         if not isinstance(module, nn.Conv2d) or at.same is True:
             return x
-        if at.ins is None and at.outs is None and not torch.compiler.is_compiling():
+        if at.whole and not torch.compiler.is_compiling():
             mapped = module(x)
         else:
             mapped = conv2d(x, at.weight(module.weight, ("out", "in")))
         if isinstance(at.same, bool):
             return mapped
-        # Full-width tensors here; channels beyond either width are masked to zero.
+        # Full-width tensors here; who reads the result masks what is not there.
         kept = F.pad(x, (0, 0, 0, 0, 0, mapped.shape[1] - x.shape[1]))
-        return at.same * kept + (1 - at.same) * mapped
+        same = at.same.to(mapped.dtype).reshape(-1, 1, 1)
+        return same * kept + (1 - same) * mapped
 
 
 @attrs.frozen
@@ -230,6 +234,7 @@ class Linear(Operation):
     features: Value = attrs.field(validator=_usable)
     bias: bool = attrs.field(default=True, validator=true_or_false)
     registered = "linear"
+    adds_channels = True
 
     def out_shape(self, x: Shape) -> Shape:
         """``(features,)``."""
@@ -252,8 +257,8 @@ class Linear(Operation):
 
     def run(self, module: nn.Module, x: Tensor, at: Cut) -> Tensor:
         """Multiply by the cut weight."""
-        if not isinstance(module, nn.Linear) or (at.ins is None and at.outs is None):
-            return module(x)
+        if not isinstance(module, nn.Linear) or at.whole:
+            return module(at.masked(x))
         bias = None if module.bias is None else at.weight(module.bias, ("out",))
         return F.linear(x, at.weight(module.weight, ("out", "in")), bias)
 

@@ -26,7 +26,7 @@ class Pool(Operation):
     kernel: int = attrs.field(validator=at_least(1))
     stride: int = attrs.field(default=1, validator=at_least(1))
     registered = "pool"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     @property
@@ -59,7 +59,7 @@ class GlobalPool(Operation):
     """The average over all positions, a feature map of size 1 x 1."""
 
     registered = "global_avg_pool"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     def out_shape(self, x: Shape) -> Shape:
@@ -77,7 +77,7 @@ class Flatten(Operation):
     """A feature map as one vector, channel by channel."""
 
     registered = "flatten"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     def out_shape(self, x: Shape) -> Shape:
@@ -97,7 +97,7 @@ class PixelShuffle(Operation):
 
     factor: int = attrs.field(validator=at_least(1))
     registered = "pixel_shuffle"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     def out_shape(self, x: Shape) -> Shape:
@@ -127,7 +127,7 @@ class Upsample(Operation):
     factor: int = attrs.field(validator=at_least(1))
     mode: Interpolation = "nearest"
     registered = "upsample"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     def __attrs_post_init__(self) -> None:
@@ -151,7 +151,7 @@ class Crop(Operation):
     top: int = attrs.field(validator=at_least(0))
     left: int = attrs.field(validator=at_least(0))
     registered = "crop"
-    keeps_zero = True
+    channelwise = True
     pure = True
 
     def out_shape(self, x: Shape) -> Shape:

@@ -52,6 +52,7 @@ class Activation(Operation):
 
     function: str
     registered = "activation"
+    channelwise = True
     pure = True
 
     def __attrs_post_init__(self) -> None:
@@ -61,11 +62,6 @@ class Activation(Operation):
     def kind(self) -> str:
         """The name of the function."""
         return self.function
-
-    @property
-    def keeps_zero(self) -> bool:  # type: ignore[override]  # per function here
-        """All but the sigmoid map zero to zero."""
-        return self.function != "sigmoid"
 
     def build(self, x: Shape, y: Shape) -> nn.Module:
         """The torch module of that function."""
@@ -82,6 +78,7 @@ class BatchNorm(Operation):
     affine: bool = attrs.field(default=True, validator=true_or_false)
     momentum: float = attrs.field(default=0.1, validator=finite)
     registered = "batch_norm"
+    channelwise = True
 
     def out_shape(self, x: Shape) -> Shape:
         """The shape stays."""
@@ -139,6 +136,7 @@ class Affine(Operation):
     scale: float = attrs.field(default=1.0, validator=finite)
     shift: float = attrs.field(default=0.0, validator=finite)
     registered = "affine"
+    channelwise = True
     pure = True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,7 +150,7 @@ class Zero(Operation):
 
     stride: int = attrs.field(default=1, validator=at_least(1))
     registered = "zero"
-    keeps_zero = True
+    channelwise = True
     pure = True
     always_zero = True
 
@@ -172,7 +170,7 @@ class Dropout(Operation):
 
     rate: float = attrs.field(default=0.5, validator=_rate)
     registered = "dropout"
-    keeps_zero = True
+    channelwise = True
 
     def build(self, x: Shape, y: Shape) -> nn.Module:
         """A ``torch.nn.Dropout``."""

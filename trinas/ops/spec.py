@@ -36,17 +36,39 @@ class Cut:
         ins: the channels of the full input that are present.
         outs: the channels of the full result that are wanted.
         same: whether input and result are equally wide; for soft widths the probability
-            of it, a tensor of no dimensions.
+            of it, a tensor of no dimensions, or (C_out,) given that a channel of the result
+            is there.
         declared: the weights of the operation as `OperationSpec.weights` gives them.
+        mask: for soft widths the weight of every channel of the input, (C_in,), of an
+            operation that `adds_channels`; None for all ones.
     """
 
     ins: Selection = None
     outs: Selection = None
     same: bool | Tensor = False
     declared: Mapping[str, tuple[int | str, ...]] = attrs.field(factory=dict)
+    mask: Tensor | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut and nothing masked."""
+        return self.ins is None and self.outs is None and self.mask is None
+
+    def masked(self, x: Tensor) -> Tensor:
+        """The input (N, C_in, ...) with its channels weighted for soft widths."""
+        if self.mask is None:
+            return x
+        return x * self.mask.to(x.dtype).reshape(-1, *[1] * (x.dim() - 2))
 
     def weight(self, weight: Tensor, dimensions: tuple[int | str, ...]) -> Tensor:
-        """The part of a weight that these channels use; a view where that is possible."""
+        """The part of a weight that these channels use; a view where that is possible.
+
+        With a mask its channels of the input are weighted: in an operation linear in it
+        that is the same as `masked`, for less.
+        """
+        if self.mask is not None and "in" in dimensions:
+            behind = weight.dim() - dimensions.index("in") - 1
+            weight = weight * self.mask.to(weight.dtype).reshape(-1, *[1] * behind)
         for axis, dimension in enumerate(dimensions):
             chosen = {"in": self.ins, "out": self.outs}.get(str(dimension))
             if isinstance(chosen, int):
@@ -80,6 +102,8 @@ class Operation(OperationSpec):
     channel_gain 232
 
     Attributes:
+        channelwise: see `OperationSpec`.
+        adds_channels: see `OperationSpec`.
         pure: the result follows from the input and the settings alone: no weights, no
             randomness, no state. Equal pure operations on one input run once for all.
         always_zero: the result is zero for every input, so that nothing needs adding.
@@ -117,10 +141,11 @@ class Operation(OperationSpec):
         """Run the full-width `module` on the channels that `at` selects.
 
         The default cuts every declared weight; it suits any module whose forward takes
-        its sizes from its weights and its input.
+        its sizes from its weights and its input. An operation that `adds_channels` and has
+        its own `run` weighs its input by ``at.masked(x)``.
         """
         if not at.declared or (at.ins is None and at.outs is None):
-            return module(x)
+            return module(at.masked(x))
         cut = {n: at.weight(attrgetter(n)(module), d) for n, d in at.declared.items()}
         if isinstance(module, _Functional):
             return self.forward(x, **cut)

@@ -19,18 +19,27 @@ class OperationSpec:
 
     Subclasses are frozen attrs classes whose fields are the settings of the operation.
     They state the shape that comes out and the weights they hold; parameters, slicing to
-    a narrower width, masking and the transfer of weights all follow from that statement.
+    a narrower width and the transfer of weights all follow from that statement.
 
     How it is built and run is the business of `trinas.Operation`, the subclass of this
     class that knows torch and that operations are written against.
 
+    How it meets soft widths, where a supernet runs at full width and weighs every channel by
+    the odds that it is there, is said by the two attributes. Saying neither is always right:
+    the operation then runs once for each joint setting of the widths around it.
+
     Attributes:
-        keeps_zero: an all-zero channel stays all-zero. Where it does not (a bias, a
-            sigmoid), a masked supernet masks the result once more.
+        channelwise: every channel of the result follows from the same channel of the input
+            alone (or from the same of equal blocks of channels, as in a flatten), so that
+            what is in the others does not matter and a width passes through undecided.
+        adds_channels: the result is a sum over the channels of the input, as that of a
+            convolution, so that a channel of zeros is one that is not there; and no channel of
+            the result depends on how many there are of it.
     """
 
     registered: ClassVar[str] = "operation"
-    keeps_zero: ClassVar[bool] = False
+    channelwise: ClassVar[bool] = False
+    adds_channels: ClassVar[bool] = False
 
     @property
     def kind(self) -> str:

@@ -1,7 +1,8 @@
 """Architecture parameters: stacked, named, and relaxed together.
 
 Decisions with the same kind, number of options, order and number kept form one group, one
-``nn.Parameter`` of shape (decisions, options). So a relaxation is called once per group,
+``nn.Parameter`` of shape (decisions, options). (Widths are in the order of their numbers, the
+narrowest first.) So a relaxation is called once per group,
 whatever the number of decisions, and the parameters come in the same order everywhere.
 """
 
@@ -126,12 +127,22 @@ class Group:
     def order(self) -> tuple[int, ...]:
         """The order that all decisions of the group share; all roots where there is none."""
         first = self.decisions[0]
-        return first.order if first.order is not None else (-1,) * len(first.options)
+        order = _order(first)
+        return order if order is not None else (-1,) * len(first.options)
 
     @property
     def keep(self) -> int:
         """How many options are picked together."""
         return self.decisions[0].keep
+
+
+def _order(decision: Decision) -> tuple[int, ...] | None:
+    """What comes before what: of widths each behind the next narrower, else as declared."""
+    if decision.kind != "width" or decision.order is not None:
+        return decision.order
+    ranked = sorted(range(len(decision.options)), key=lambda k: int(str(decision.options[k])))
+    before = dict(zip(ranked, [-1, *ranked]))
+    return tuple(before[k] for k in range(len(ranked)))
 
 
 def group_decisions(graph: Graph, *, inputs: bool = True) -> tuple[Group, ...]:
@@ -145,7 +156,7 @@ def group_decisions(graph: Graph, *, inputs: bool = True) -> tuple[Group, ...]:
     ordered = sorted(graph.decisions.values(), key=lambda decision: decision.kind == "inputs")
     for decision in ordered:
         if inputs or decision.kind != "inputs":
-            key = (decision.kind, len(decision.options), decision.order, decision.keep)
+            key = (decision.kind, len(decision.options), _order(decision), decision.keep)
             found.setdefault(key, []).append(decision)
     groups: list[Group] = []
     for (kind, count, *_), decisions in found.items():

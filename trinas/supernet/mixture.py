@@ -116,7 +116,8 @@ class Mixture:
 
         Args:
             widths: ``sampled`` (by the weights; soft where they are not one-hot),
-                ``widest``, ``narrowest``, ``random`` (evenly) or ``soft`` (masks).
+                ``widest``, ``narrowest``, ``random`` (evenly) or ``soft`` (all at once, channels
+                weighted where they are added up).
             rng: randomness for ``random``; torch's global generator where None.
 
         Raises:

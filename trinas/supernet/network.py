@@ -129,9 +129,10 @@ class Network(nn.Module):
         run = Run(self, mixture, x.device)
         order = self.plan.order(None if mixture is None else mixture.alive, skip=self.skip)
         if self.checkpoint and torch.is_grad_enabled():
-            return self._by_blocks(order.choices, x, functools.partial(self._twice, run))
+            y = self._by_blocks(order.choices, x, functools.partial(self._twice, run))
+            return run.output(self.plan.last, y)
         if run.compiled is not None:
-            return self._by_blocks(order.regions, x, run.block)
+            return run.output(self.plan.last, self._by_blocks(order.regions, x, run.block))
         values: list[Tensor | None] = [None] * len(self.plan.steps)
         result = x
         # Without decisions there is nothing to join, and compilers cannot look into what is cached.
@@ -140,7 +141,7 @@ class Network(nn.Module):
             values[live.position] = result
             for position in live.frees:
                 values[position] = None
-        return result
+        return run.output(self.plan.last, result)
 
     @staticmethod
     def _by_blocks(blocks: Sequence[Block], x: Tensor, compute: Callable[..., Tensor]) -> Tensor:

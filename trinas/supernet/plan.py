@@ -369,6 +369,11 @@ class Plan:
         self._regions.update(_ends(self._full.lives, closed=self._varying()))
         self._orders: OrderedDict[bytes, Order] = OrderedDict()
 
+    @property
+    def last(self) -> Step:
+        """The step that gives the result of the network."""
+        return self.steps[self._output]
+
     def order(self, alive: bytes | None, *, skip: bool = True) -> Order:
         """The steps that run.
 

@@ -21,7 +21,7 @@ from trinas.supernet.compiled import Compiled, merged
 from trinas.supernet.mixing import apart, concatenated, joint_sum, scaled_sum, weighted_sum
 from trinas.supernet.mixture import Mixture
 from trinas.supernet.plan import Block, Live, Step
-from trinas.supernet.widths import JointWidths, Masks, Slices
+from trinas.supernet.widths import JointWidths, Masks, Slices, over_odds, selected, spread
 
 Values: TypeAlias = Mapping[int, Tensor] | Sequence[Tensor | None]
 
@@ -132,22 +132,32 @@ class Run:
         module, operation = self._layers[step.key], step.operation
         if operation is None or not step.searched or self._cuts is None:
             return module(x)
+        if self._masks is not None and not (operation.channelwise or operation.adds_channels):
+            return self._apart(step, operation, self._masks, x)
         y = operation.run(module, x, self._cuts.cut(step))
-        if self._masks is not None:
-            return self._masked(step, operation, self._masks, y)
         for weight in self._scores(step):
             y = y * weight.to(y.dtype)
         return y
 
-    @staticmethod
-    def _masked(step: Step, operation: Operation, masks: Masks, y: Tensor) -> Tensor:
-        if not step.makes and operation.keeps_zero:
-            return y
-        mask = masks.channels(step)
-        # Only what sets its own width is weighted by it; the rest is kept clean of what
-        # a bias or a sigmoid puts into channels that are not there.
-        mask = mask if step.makes else (mask != 0).to(mask)
-        return y * mask.to(y.dtype).reshape(-1, *[1] * (y.dim() - 2))
+    def _apart(self, step: Step, operation: Operation, masks: Masks, x: Tensor) -> Tensor:
+        """An operation at each setting of the widths around it, mixed by their odds."""
+        total: Tensor | None = None
+        for weight, cut in masks.settings(step):
+            y = operation.run(self._layers[step.key], selected(x, cut.ins), cut)
+            y = y * weight.to(y.dtype)
+            y = spread(y, cut.outs, step.y.numbers()[0])
+            total = y if total is None else total + y
+        total = _there(total)
+        odds = masks.odds(step)
+        if odds is None:
+            return total
+        # Who reads it weighs each channel by its odds, which are in it already.
+        odds = odds.to(total.dtype).reshape(-1, *[1] * (total.dim() - 2))
+        return over_odds(total, odds)
+
+    def output(self, step: Step, y: Tensor) -> Tensor:
+        """The result of the network, whose last step this is."""
+        return y if self._masks is None else self._masks.result(step, y)
 
     def _scores(self, step: Step) -> list[Tensor]:
         """The (unit) weights of the widths in force, by which a result takes their gradient."""
