@@ -23,7 +23,7 @@ from trinas.space.values import (
     symbols,
 )
 from trinas.supernet.mixture import Mixture
-from trinas.supernet.plan import Step
+from trinas.supernet.order import Step
 
 _JOINT_LIMIT = 2**18
 
