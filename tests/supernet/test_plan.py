@@ -5,7 +5,7 @@ import torch
 from example_spaces import ALL
 
 import trinas as tn
-from trinas.supernet.plan import Order
+from trinas.supernet.order import Order
 
 
 def running(net, mixture):

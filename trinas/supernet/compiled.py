@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trinas.ops import Cut
 from trinas.supernet.mixing import scaled_sum
-from trinas.supernet.plan import Block, Part
+from trinas.supernet.order import Block, Part
 
 Region: TypeAlias = Callable[..., Tensor]
 

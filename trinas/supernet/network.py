@@ -16,11 +16,14 @@ from torch.utils.checkpoint import checkpoint
 
 from trinas._core.errors import GraphError, ShapeError
 from trinas.graph import Graph
+from trinas.space.decision import Option
 from trinas.space.values import Var
 from trinas.supernet.again import Again
 from trinas.supernet.compiled import Compiled
+from trinas.supernet.exits import options_to_run
 from trinas.supernet.mixture import Mixture
-from trinas.supernet.plan import Block, Plan
+from trinas.supernet.order import Block, Live, Order
+from trinas.supernet.plan import Plan
 from trinas.supernet.running import Run
 from trinas.supernet.widths import JointWidths, Slices
 
@@ -116,23 +119,12 @@ class Network(nn.Module):
             GraphError: decisions are open and there is no mixture.
             ShapeError: `x` has other channels, or no batch dimension.
         """
-        # By number: compilers take an empty view of a mapping for true.
-        if len(self.graph.decisions) > 0 and mixture is None:
-            raise GraphError(
-                "a network with open decisions needs a mixture",
-                got=f"{len(self.graph.decisions)} decisions",
-                fix="Use trinas.compile_supernet, or settle them with trinas.specialise.",
-            )
-        self._check_input(x)
-        if self.channels_last and x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        run = Run(self, mixture, x.device)
+        x, run = self._begin(x, mixture)
         order = self.plan.order(None if mixture is None else mixture.alive, skip=self.skip)
-        if self.checkpoint and torch.is_grad_enabled():
-            y = self._by_blocks(order.choices, x, functools.partial(self._twice, run))
+        blocks = self._blocks(order, run)
+        if blocks is not None:
+            y = self._by_blocks(*blocks, x)[order.lives[-1].position]
             return run.output(self.plan.last, y)
-        if run.compiled is not None:
-            return run.output(self.plan.last, self._by_blocks(order.regions, x, run.block))
         values: list[Tensor | None] = [None] * len(self.plan.steps)
         result = x
         # Without decisions there is nothing to join, and compilers cannot look into what is cached.
@@ -143,20 +135,114 @@ class Network(nn.Module):
                 values[position] = None
         return run.output(self.plan.last, result)
 
+    def outputs_at_exits(
+        self,
+        x: Tensor,
+        mixture: Mixture,
+        path: str,
+        *,
+        options: Sequence[Option] | None = None,
+    ) -> dict[Option, Tensor]:
+        """Run the network with one decision at each of its options in turn, the others mixed.
+
+        The exits of a tree, the depths of a repeat: what stands before the decision runs once,
+        and what stands behind it once for each option. The outputs are those of one pass an
+        option in which the decision is settled there (its weights do not come in), with all
+        their gradients. Every tail normalises its own batches; in training, running statistics
+        move with each of them.
+
+        Memory: besides what backward needs, the outputs, what several tails read, and the
+        inside of one tail at a time.
+
+        Args:
+            x: shape (N, *graph.in_shape).
+            mixture: how the other decisions stand.
+            path: a decision of operations, paths or depths.
+            options: of that decision; by default those that have weight, odds or a gradient.
+
+        Returns:
+            Tensors of shape (N, *graph.out_shape) by option; the same one for all where no
+            option of the decision leads to the output.
+
+        Raises:
+            SpaceError: no such decision or option.
+            ShapeError: `x` has other channels, or no batch dimension.
+            RelaxationError: an option that was dropped for good.
+
+        Source: side outputs of one trunk, as in Deeply-Supervised Nets, Section 2; here for
+        ``E[L] = sum_k q_k L_k`` over the exits of Trilevel NAS, Eq. 1.
+
+        >>> import trinas as tn
+        >>> space = tn.seq(tn.repeat(tn.conv(3, 3), (1, 2, 3), name="depth"), tn.conv(1, 8))
+        >>> net = tn.compile_supernet(tn.lower(space, (3, 16, 16)))
+        >>> x, mixture = torch.rand(2, 3, 16, 16), net.mixture()
+        >>> outputs = net.network.outputs_at_exits(x, mixture, "depth")
+        >>> [(depth, tuple(y.shape)) for depth, y in outputs.items()]
+        [(1, (2, 8, 16, 16)), (2, (2, 8, 16, 16)), (3, (2, 8, 16, 16))]
+        >>> alone = net(x, at=tn.Genotype.of(net.graph, {"depth": 2}))
+        >>> torch.allclose(outputs[2], alone, atol=1e-6)
+        True
+        """
+        chosen = options_to_run(mixture, path, options)
+        x, run = self._begin(x, mixture)
+        exits = self.plan.exits(path, chosen, mixture.alive, skip=self.skip)
+        blocks = self._blocks(exits.order, run)
+        if blocks is None:
+            values = self._one_by_one(exits.order.joined, run, x)
+        else:
+            values = self._by_blocks(*blocks, x)
+        return {
+            option: run.output(self.plan.last, values[position])
+            for option, position in exits.outputs.items()
+        }
+
+    def _begin(self, x: Tensor, mixture: Mixture | None) -> tuple[Tensor, Run]:
+        """The checked input as it lies in memory here, and the pass."""
+        # By number: compilers take an empty view of a mapping for true.
+        if len(self.graph.decisions) > 0 and mixture is None:
+            raise GraphError(
+                "a network with open decisions needs a mixture",
+                got=f"{len(self.graph.decisions)} decisions",
+                fix="Use trinas.compile_supernet, or settle them with trinas.specialise.",
+            )
+        self._check_input(x)
+        if self.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x, Run(self, mixture, x.device)
+
+    def _blocks(
+        self, order: Order, run: Run
+    ) -> tuple[Sequence[Block], Callable[..., Tensor]] | None:
+        """The blocks of a pass and what computes one; None where it goes step by step."""
+        if self.checkpoint and torch.is_grad_enabled():
+            return order.choices, functools.partial(self._twice, run)
+        return None if run.compiled is None else (order.regions, run.block)
+
     @staticmethod
-    def _by_blocks(blocks: Sequence[Block], x: Tensor, compute: Callable[..., Tensor]) -> Tensor:
+    def _one_by_one(lives: Sequence[Live], run: Run, x: Tensor) -> dict[int, Tensor]:
+        """Run steps; what none of them reads is left."""
         values: dict[int, Tensor] = {}
-        result = x
+        for live in lives:
+            values[live.position] = x if live.step.kind == "input" else run.step(live, values)
+            for position in live.frees:
+                del values[position]
+        return values
+
+    @staticmethod
+    def _by_blocks(
+        blocks: Sequence[Block], compute: Callable[..., Tensor], x: Tensor
+    ) -> dict[int, Tensor]:
+        """The same of blocks."""
+        values: dict[int, Tensor] = {}
         for block in blocks:
             last = block.lives[-1]
             if last.step.kind == "input":
-                result = x
+                values[last.position] = x
             else:
-                result = compute(block, *[values[i] for i in block.inputs])
-            values[last.position] = result
+                values[last.position] = compute(block, *[values[i] for i in block.inputs])
             for position in block.frees:
                 del values[position]
-        return result
+        return values
 
     def _twice(self, run: Run, block: Block, *inputs: Tensor) -> Tensor:
         """A block whose insides are not kept for backward, but computed there once more."""

@@ -20,7 +20,7 @@ from trinas.ops import Operation
 from trinas.supernet.compiled import Compiled, merged
 from trinas.supernet.mixing import apart, concatenated, joint_sum, scaled_sum, weighted_sum
 from trinas.supernet.mixture import Mixture
-from trinas.supernet.plan import Block, Live, Step
+from trinas.supernet.order import Block, Live, Step
 from trinas.supernet.widths import JointWidths, Masks, Slices, over_odds, selected, spread
 
 Values: TypeAlias = Mapping[int, Tensor] | Sequence[Tensor | None]

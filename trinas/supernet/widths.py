@@ -24,7 +24,7 @@ from trinas.space.values import (
     symbols,
 )
 from trinas.supernet.mixture import Mixture
-from trinas.supernet.plan import Step
+from trinas.supernet.order import Step
 
 _JOINT_LIMIT = 2**18
 _APART_LIMIT = 256
