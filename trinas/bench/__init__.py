@@ -7,9 +7,8 @@ share one interface, `Benchmark`. Nothing here is imported by ``import trinas``.
 from trinas.bench.benchmark import Benchmark as Benchmark
 from trinas.bench.benchmark import Charge as Charge
 from trinas.bench.benchmark import Truth as Truth
-from trinas.bench.catalogue import benchmark as benchmark
+from trinas.bench.catalogue import load as load
 from trinas.bench.catalogue import names as names
-from trinas.bench.digits import digits as digits
 from trinas.bench.methods import BASELINES as BASELINES
 from trinas.bench.methods import METHODS as METHODS
 from trinas.bench.methods import Allowance as Allowance
@@ -17,8 +16,9 @@ from trinas.bench.methods import Found as Found
 from trinas.bench.methods import found as found
 from trinas.bench.methods import gradient_search as gradient_search
 from trinas.bench.nats import nas_bench_201 as nas_bench_201
+from trinas.bench.noisy_digits import digits as digits
 from trinas.bench.passes import Passes as Passes
-from trinas.bench.planted import planted as planted
+from trinas.bench.planting import planted as planted
 from trinas.bench.problem import Measured as Measured
 from trinas.bench.problem import Problem as Problem
 from trinas.bench.problem import Recipe as Recipe

@@ -8,9 +8,9 @@ from pathlib import Path
 from trinas._core.errors import UnknownNameError
 from trinas._core.hints import did_you_mean
 from trinas.bench.benchmark import Benchmark
-from trinas.bench.digits import digits, digits_problem
 from trinas.bench.nats import NAS_BENCH_201, nas_bench_201
-from trinas.bench.planted import PLANTED, planted, planted_problem, table_name
+from trinas.bench.noisy_digits import digits, digits_problem
+from trinas.bench.planting import PLANTED, planted, planted_problem, table_name
 from trinas.bench.problem import Problem
 
 DATA = Path(__file__).parent / "data"
@@ -22,7 +22,7 @@ def names() -> tuple[str, ...]:
     return ("digits", *(f"planted/{name}" for name in PLANTED), *NAS_BENCH_201)
 
 
-def benchmark(name: str, data: Path | None = None) -> Benchmark:
+def load(name: str, data: Path | None = None) -> Benchmark:
     """A benchmark by name.
 
     Args:

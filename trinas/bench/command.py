@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from trinas.bench import picture, report, runner
-from trinas.bench.catalogue import DATA, benchmark, names, table_problem, tables
+from trinas.bench.catalogue import DATA, load, names, table_problem, tables
 from trinas.bench.methods import BASELINES, METHODS, Allowance
 from trinas.bench.table import fill
 
@@ -33,12 +33,22 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _processor() -> str:
+    """The kind of processor, as the system names it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
 def origin(arguments: Sequence[str]) -> dict[str, str]:
     """What made a file: the command, the date, the kind of hardware, the versions."""
     return {
         "command": shlex.join(["python", "-m", "trinas.bench", *arguments]),
         "date": datetime.date.today().isoformat(),
-        "hardware": f"{torch.get_num_threads()} thread of {platform.machine()}",
+        "hardware": f"1 thread, {_processor()}",
         "torch": torch.__version__.partition("+")[0],
     }
 
@@ -64,7 +74,7 @@ def _run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
     allowance = Allowance(pretrain_steps=given.pretrain, search_steps=given.steps)
     for name in given.names:
         records = runner.run(
-            benchmark(name, given.data),
+            load(name, given.data),
             given.out / f"{name.replace('/', '-')}.jsonl",
             methods=given.methods or [*METHODS],
             baselines=[*BASELINES] if given.baselines is None else given.baselines,

@@ -18,7 +18,7 @@ import attrs
 
 from trinas._core.errors import ConfigError, DataError, UnknownNameError
 from trinas.bench.benchmark import Benchmark, Truth
-from trinas.bench.digits import digits_problem
+from trinas.bench.noisy_digits import digits_problem
 from trinas.cost import params
 from trinas.graph import Graph, lower
 from trinas.ops import (

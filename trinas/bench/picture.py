@@ -39,7 +39,8 @@ def svg(title: str, groups: Mapping[tuple[str, str], Mapping[int, Record]]) -> s
     methods = list(dict.fromkeys(method for method, *_ in points))
     paid = [cost for *_, cost, _ in points]
     across = _Logarithmic.of(paid)
-    top = max(r.mean + (r.half if r.half < math.inf else 0) for *_, r in points) or 1.0
+    # Intervals of two or three seeds may be as wide as they like: they are cut off.
+    top = max(min(r.high, 2 * r.mean) for *_, r in points) or 1.0
 
     def up(value: float) -> float:
         share = min(max(value / top, 0.0), 1.0)
