@@ -168,3 +168,18 @@ def test_the_command_lists_and_builds(tmp_path, capsys, monkeypatch):
     assert "planted-width" in said
     with pytest.raises(UnknownNameError, match="Did you mean 'planted-width'"):
         main(["build", "planted-widht", "--out", str(tmp_path)])
+
+
+def test_a_plugin_brings_a_method(tmp_path, monkeypatch, capsys):
+    (tmp_path / "brings_one.py").write_text(
+        "from trinas import bench\n"
+        "@bench.METHODS.register('test-brought')\n"
+        "def method(benchmark, allowance, seed):\n"
+        "    return bench.Found(genotype=benchmark.networks[0], passes=9.0, seconds=1.0)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = ["run", "planted/operation", "--plugin", "brings_one", "--seeds", "1"]
+    main([*run, "--methods", "test-brought", "--baselines", "--out", str(tmp_path)])
+    del METHODS._items["test-brought"]
+
+    assert [r.method for r in runner.read(tmp_path)] == ["test-brought"]

@@ -2,6 +2,7 @@
 
     python -m trinas.bench list                     benchmarks and methods
     python -m trinas.bench build digits             train every network of a table alone
+    python -m trinas.bench describe                 what the tables say
     python -m trinas.bench run digits --seeds 10    every method, ten seeds, one record each
     python -m trinas.bench table                    what the records say
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import platform
 import shlex
 import sys
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from trinas.bench import picture, report, runner
+from trinas.bench import describe, picture, report, runner
 from trinas.bench.catalogue import DATA, load, names, table_problem, tables
 from trinas.bench.methods import BASELINES, METHODS, Allowance
 from trinas.bench.table import fill
@@ -70,7 +72,14 @@ def _list(given: argparse.Namespace, arguments: Sequence[str]) -> None:
     _say("baselines, at the cost of each method: " + " ".join(BASELINES))
 
 
+def _describe(given: argparse.Namespace, arguments: Sequence[str]) -> None:
+    for part in describe.PARTS.values():
+        _say(part() + "\n")
+
+
 def _run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
+    if given.plugin:
+        importlib.import_module(given.plugin)
     allowance = Allowance(pretrain_steps=given.pretrain, search_steps=given.steps)
     for name in given.names:
         records = runner.run(
@@ -111,6 +120,8 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(required=True)
     listed = commands.add_parser("list", help="benchmarks, tables, methods")
     listed.set_defaults(do=_list)
+    described = commands.add_parser("describe", help="what the tables say")
+    described.set_defaults(do=_describe)
     build = commands.add_parser("build", help="train every network of a table alone")
     build.add_argument("names", nargs="*", metavar="table", help="all where none is given")
     build.add_argument("--out", type=Path, default=DATA, help="folder of the tables")
@@ -118,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     build.set_defaults(do=_build)
     run = commands.add_parser("run", help="score methods, and the baselines at their cost")
     run.add_argument("names", nargs="+", metavar="benchmark")
+    run.add_argument("--plugin", help="a module that registers methods as it is imported")
     run.add_argument("--methods", nargs="+", help="all where not given")
     run.add_argument("--baselines", nargs="*", help="all where not given")
     run.add_argument("--seeds", type=int, default=10)

@@ -71,11 +71,12 @@ def _depths(kind: str) -> dict[str, Planted]:
             "gain": 2.0,
         }
         longer = tuple({kind: _depth(more, kind)} for more in range(count, 5))
-        tasks[f"{kind}-{count}"] = Planted(
-            about=f"Targets of {count} of up to 4 blocks; more blocks are as right.",
-            right=longer,
-            **common,
-        )
+        if count > 1:  # at least one block is what every network has
+            tasks[f"{kind}-{count}"] = Planted(
+                about=f"Targets of {count} of up to 4 blocks; more blocks are as right.",
+                right=longer,
+                **common,
+            )
         tasks[f"{kind}-{count}-cost"] = Planted(
             about=f"Targets of {count} of up to 4 blocks; a small cost makes more blocks wrong.",
             charge=Charge(weight=0.04, structure=1.0),
