@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = ROOT / "pyproject.toml"
 
 # Packages that only some users have: `import trinas` must do without them.
-OPTIONAL = ("graphviz", "torchinfo", "skimage", "PIL")
+OPTIONAL = ("graphviz", "torchinfo", "skimage", "sklearn", "PIL")
 
 # Spelled with [brackets], so that this file passes its own check.
 FORBIDDEN = {

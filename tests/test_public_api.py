@@ -9,9 +9,10 @@ import re
 from types import ModuleType
 
 import trinas as tn
+import trinas.bench
 
 # The package, and what is used as a namespace.
-PARTS = (tn, tn.cost, tn.relax, tn.errors)
+PARTS = (tn, tn.cost, tn.relax, tn.errors, trinas.bench)
 
 
 def public(part: ModuleType) -> dict[str, object]:
