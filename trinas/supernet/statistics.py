@@ -73,7 +73,7 @@ def recalibrate(
         DataError: there is no batch.
 
     Source: the recalibration that weight-sharing search evaluates subnets by (Yu & Huang,
-    arXiv 1903.05134, Section 3.3; Guo et al., arXiv 1904.00420, Section 3.4).
+    arXiv 1903.05134, post-statistics of batch normalisation; Guo et al., arXiv 1904.00420).
 
     >>> import torch, trinas as tn
     >>> net = tn.build(tn.lower(tn.conv_bn_relu(1, 4), (3, 8, 8)))
