@@ -73,8 +73,12 @@ def _list(given: argparse.Namespace, arguments: Sequence[str]) -> None:
 
 
 def _describe(given: argparse.Namespace, arguments: Sequence[str]) -> None:
-    for part in describe.PARTS.values():
-        _say(part() + "\n")
+    if given.page is not None:
+        text = given.page.read_text(encoding="utf-8")
+        given.page.write_text(describe.fill_page(text), encoding="utf-8")
+    else:
+        for part in describe.PARTS.values():
+            _say(part() + "\n")
 
 
 def _run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -121,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     listed = commands.add_parser("list", help="benchmarks, tables, methods")
     listed.set_defaults(do=_list)
     described = commands.add_parser("describe", help="what the tables say")
+    described.add_argument("--page", type=Path, help="write it into this page, between its marks")
     described.set_defaults(do=_describe)
     build = commands.add_parser("build", help="train every network of a table alone")
     build.add_argument("names", nargs="*", metavar="table", help="all where none is given")

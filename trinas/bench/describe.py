@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -90,6 +91,20 @@ def _means(benchmark: Benchmark, path: str, decision: Decision) -> Iterator[tupl
 def _variance(values: Sequence[float]) -> float:
     mean = math.fsum(values) / len(values)
     return math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+
+
+def fill_page(text: str) -> str:
+    """A page with every part written anew between its marks ``<!-- name -->`` and ``<!-- / -->``.
+
+    >>> fill_page("no marks")
+    'no marks'
+    """
+
+    def filled(mark: re.Match[str]) -> str:
+        part = PARTS[mark[1]]()
+        return f"<!-- {mark[1]} -->\n\n{part}\n\n<!-- / -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- / -->", filled, text, flags=re.DOTALL)
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -43,7 +43,12 @@ COPIES = 4
 
 
 def space() -> Node:
-    """Two widths, an operation, a path and two steps of a cell that keep one input each."""
+    """Two widths, an operation, a path and two steps of a cell that keep one input each.
+
+    >>> import trinas as tn
+    >>> tn.cardinality(space())
+    288
+    """
     stem, body = width(values=(4, 16), name="stem"), width(values=(8, 16), name="body")
     light = seq(dwconv(3), batch_norm(), conv_bn_relu(1, body))
     return seq(
@@ -152,14 +157,8 @@ def digits() -> Benchmark:
     `Benchmark.task` does.
 
     Raises:
+        DataError: the table is not there.
         ConfigError: a task is asked for and scikit-learn is not installed.
-
-    >>> benchmark = digits()
-    >>> len(benchmark.networks)
-    288
-    >>> best = max(benchmark.networks, key=benchmark.score)
-    >>> benchmark.rank(best), benchmark.percentile(best), benchmark.regret(best)
-    (1, 100.0, 0.0)
     """
     with as_file(files("trinas.bench") / "data" / "digits.json") as path:
         truth = Truth.of(Table.load(path))
