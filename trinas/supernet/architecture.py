@@ -176,6 +176,9 @@ class Architecture(nn.Module):
         search_only_until: share of the search from which on options that are `search_only` get no
             weight under relaxations that end one-hot.
         generator: source of that noise.
+
+    Attributes:
+        learns_inputs: whether the inputs that a cell's steps keep have logits of their own.
     """
 
     def __init__(
@@ -191,7 +194,9 @@ class Architecture(nn.Module):
         self.graph = graph
         self.search_only_until = search_only_until
         keep = max((d.keep for d in graph.decisions.values()), default=1)
-        self.relax = nn.ModuleDict(relaxations(relax, keep=keep))
+        chosen = relaxations(relax, keep=keep)
+        self.relax = nn.ModuleDict(chosen)
+        self.learns_inputs = "inputs" in chosen
         self.groups = group_decisions(graph, inputs=self.learns_inputs)
         self._rows = {
             decision.path: (group.name, index)
@@ -217,11 +222,6 @@ class Architecture(nn.Module):
         self.register_buffer(
             "_gather", torch.tensor(self._positions(), dtype=torch.long), persistent=False
         )
-
-    @property
-    def learns_inputs(self) -> bool:
-        """Whether the inputs that a cell's steps keep have logits of their own."""
-        return "inputs" in self.relax
 
     @property
     def device(self) -> torch.device:
@@ -307,7 +307,7 @@ class Architecture(nn.Module):
     def _open_logits(self, group: Group, relaxation: Relaxation, progress: float) -> Tensor:
         """The logits of a group, without the options that have left by now."""
         logits = self._logits(group)
-        if not relaxation.ends_one_hot or progress < self.search_only_until:
+        if progress < self.search_only_until or not relaxation.ends_one_hot:
             return logits
         never = self._buffers.get(f"_never_{group.name}")
         return logits if never is None else logits.masked_fill(never, -math.inf)

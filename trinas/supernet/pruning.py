@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
-from trinas._core.errors import SpaceError
+from torch import Tensor
+
+from trinas._core.errors import CheckpointError, SpaceError
 from trinas.graph import Graph
 from trinas.space.decision import Decision, Option
 
@@ -65,3 +68,31 @@ def slots_of(
                 fix=f"Keep {decision.keep if few else 'one'} of them.",
             )
     return slots
+
+
+def require_fitting(
+    own: Mapping[str, Any], state: Mapping[str, Any], gone: tuple[str, ...]
+) -> None:
+    """Refuse a state that is not what is left of a supernet.
+
+    Args:
+        own: the state of the supernet.
+        state: the one to load.
+        gone: beginnings of the names that pruning would remove.
+
+    Raises:
+        CheckpointError: parameters are missing, too many or of another shape.
+    """
+    kept = {name: value for name, value in own.items() if not name.startswith(gone)}
+    wrong = list(kept.keys() ^ state.keys())
+    wrong += [
+        name
+        for name in kept.keys() & state.keys()
+        if isinstance(kept[name], Tensor) and kept[name].shape != getattr(state[name], "shape", 0)
+    ]
+    if wrong:
+        raise CheckpointError(
+            "the state of a pruned supernet holds what was left of it, in its shapes",
+            got=f"{len(wrong)} missing, too many or of another shape, as {min(wrong)}",
+            fix="Load what Supernet.state_dict gave, into a supernet of the same settings.",
+        )

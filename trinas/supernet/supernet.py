@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from trinas._core.collector import paused_collector
 from trinas._core.errors import CheckpointError, GenotypeError, GraphError, SpaceError
-from trinas.graph import Genotype, Graph, require_graph, settle
-from trinas.space.decision import Decision, Option, Picked
+from trinas.graph import Genotype, Graph, require_graph
+from trinas.space.decision import Option
 from trinas.supernet.architecture import SEARCH_ONLY_UNTIL, Architecture, RelaxSpec
+from trinas.supernet.deriving import leading
 from trinas.supernet.inputs import KeptInputs
 from trinas.supernet.mixture import Mixture, Widths, random_from
 from trinas.supernet.network import Network
-from trinas.supernet.pruning import slots_of
+from trinas.supernet.pruning import require_fitting, slots_of
 from trinas.supernet.seeding import seeded
 
 
@@ -203,23 +204,7 @@ class Supernet(nn.Module):
         """The genotype of the largest weights; see `derive`."""
         with torch.no_grad():
             mixture = self._relaxed(None, sample=False)
-        weights, odds = mixture.by_path(), mixture.odds_by_path()
-        logits = self.architecture.logits_by_path()
-
-        def pick(decision: Decision) -> Picked:
-            if decision.kind == "inputs":
-                if self.architecture.learns_inputs:
-                    return self._kept_inputs.heaviest(decision.path, weights, logits, odds)
-                return self._kept_inputs.strongest(decision.path, odds)
-            ranked = zip(odds[decision.path], logits[decision.path], decision.options)
-            # Equal weights (a tie at the top) fall to the larger logit, then to the first.
-            best = max(
-                (entry for entry in ranked if entry[2] in decision.derivable),
-                key=lambda entry: entry[:2],
-            )
-            return best[2]
-
-        return Genotype.of(self.graph, settle(self.graph, pick))
+        return leading(mixture, self.architecture.logits_by_path(), self._kept_inputs)
 
     def compile(self, **options: Any) -> None:  # type: ignore[override]  # of parts, not of the whole
         """Compile the parts between decisions; see `Network.compile`."""
@@ -280,7 +265,7 @@ class Supernet(nn.Module):
         >>> net.weights()
         {'slot': [0.0, 1.0]}
         """
-        slots = slots_of(self.graph, options, self.pruned, inputs=self.architecture.learns_inputs)
+        slots = self._slots_of(options)
         for slot in slots:
             self._left[slot] = 0
         self.architecture.rule_out(slots)
@@ -318,23 +303,14 @@ class Supernet(nn.Module):
     ) -> None:
         """Check a state against what pruning would leave, before anything is lost to it."""
         left = bytearray(self._left)
-        learned = self.architecture.learns_inputs
-        for slot in slots_of(self.graph, saved, self.pruned, inputs=learned):
+        for slot in self._slots_of(saved):
             left[slot] = 0
         gone = tuple(f"network.{name}" for name in self.network.gone(bytes(left)))
-        own = {name: v for name, v in self.state_dict().items() if not name.startswith(gone)}
-        wrong = list(own.keys() ^ state.keys())
-        wrong += [
-            name
-            for name in own.keys() & state.keys()
-            if isinstance(own[name], Tensor) and own[name].shape != getattr(state[name], "shape", 0)
-        ]
-        if wrong:
-            raise CheckpointError(
-                "the state of a pruned supernet holds what was left of it, in its shapes",
-                got=f"{len(wrong)} missing, too many or of another shape, as {min(wrong)}",
-                fix="Load what Supernet.state_dict gave, into a supernet of the same settings.",
-            )
+        require_fitting(self.state_dict(), state, gone)
+
+    def _slots_of(self, options: Mapping[str, Iterable[Option] | Option]) -> list[int]:
+        learned = self.architecture.learns_inputs
+        return slots_of(self.graph, options, self.pruned, inputs=learned)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Progress, what was pruned, and which space this is, for the state dict."""
