@@ -28,6 +28,7 @@ BENCHMARKS = (
     "merging",
     "accelerator",
     "compilation",
+    "signals",
 )
 
 

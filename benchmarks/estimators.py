@@ -2,7 +2,8 @@
 
 D decisions, decision d with K_d options and odds ``p_d = softmax(logits_d)``, are drawn
 independently of each other, N times in a step; each draw is run forward once, all on one batch.
-What is sought is the gradient by the logits of the expected loss over draws,
+Draws that are the same have the same loss and need one pass between them. What is sought is the
+gradient by the logits of the expected loss over draws,
 
     d E[L] / d logit_dk = p_dk (E[L | decision d takes k] - E[L]).
 
@@ -13,10 +14,9 @@ Legend: S slots, the options of all decisions one after the other; N draws; D de
 
 from __future__ import annotations
 
-import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -172,21 +172,31 @@ class Additive:
         gram: decayed sum of products of centred draws, (S, S).
         moment: decayed sum of products of centred draws and losses, (S,).
         value: the fit, (S,).
-        keep: factor on what is known, a step.
+        freedom: how many losses were seen, less one a step for their mean.
+        keep: factor on what is known, a step; 0.98 remembers about 50 steps.
         ridge: observations' worth of pull towards 0.
     """
 
     gram: Tensor
     moment: Tensor
     value: Tensor
-    keep: float = 0.95
-    ridge: float = 1.0
+    freedom: int = 0
+    keep: float = 0.98
+    ridge: float = 0.1
 
     @classmethod
-    def empty(cls, like: Tensor, keep: float = 0.95, ridge: float = 1.0) -> Additive:
+    def empty(cls, like: Tensor, keep: float = 0.98, ridge: float = 0.1) -> Additive:
         """The model that knows nothing, for slots like those of `like`, (S,)."""
         zero = torch.zeros_like(like)
-        return cls(zero.new_zeros(len(like), len(like)), zero, zero, keep, ridge)
+        return cls(zero.new_zeros(len(like), len(like)), zero, zero, keep=keep, ridge=ridge)
+
+    def ready(self, decisions: int) -> bool:
+        """Whether it has seen as many losses as it has free values, ``S - D``.
+
+        Before that its gradients are mostly noise, on which an optimiser that forgets the size of
+        gradients (Adam) takes full steps: better leave the logits alone, cost term included.
+        """
+        return self.freedom >= len(self.value) - decisions
 
     def seen(self, losses: Tensor, hot: Tensor) -> Additive:
         """The model that also knows these losses, (N,), of these draws, (N, S)."""
@@ -196,7 +206,8 @@ class Additive:
         damped = gram + self.ridge * torch.eye(len(moment), device=gram.device, dtype=gram.dtype)
         # Without waiting for whether it worked: positive definite by the ridge.
         value = torch.linalg.solve_ex(damped, moment).result
-        return attrs.evolve(self, gram=gram, moment=moment, value=value)
+        freedom = self.freedom + len(losses) - 1
+        return attrs.evolve(self, gram=gram, moment=moment, value=value, freedom=freedom)
 
     def gradient(self, p: Tensor, blocks: Tensor) -> Tensor:
         """The exact gradient of the model's expectation, (S,).

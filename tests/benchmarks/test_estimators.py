@@ -180,7 +180,7 @@ def test_a_model_of_many_draws_has_the_gradient_of_losses_that_interact():
 
 
 def test_a_model_forgets():
-    model = e.Additive.empty(P, keep=0.5)
+    model = e.Additive.empty(P, keep=0.5, ridge=1.0)
     draws = e.independent(ODDS, 4, random.Random(0))
     hot = e.one_hot(ODDS, draws, LIKE)
     before = model.seen(losses_of(draws), hot)
