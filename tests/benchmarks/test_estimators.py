@@ -101,7 +101,7 @@ def test_the_candidates_of_one_decision_side_by_side():
     torch.testing.assert_close(total, enumerated()[2:5])
 
 
-def averaged(estimate, draw, n, times=20_000):
+def averaged(estimate, draw, n, times=8_000):
     rng = random.Random(0)
     rows = []
     for _ in range(times):
