@@ -29,6 +29,7 @@ BENCHMARKS = (
     "accelerator",
     "compilation",
     "paths",
+    "signals",
 )
 
 
