@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trinas._core.errors import ConfigError
 from trinas.search.batches import Batch
 from trinas.search.setting import Setting
 from trinas.search.task import Task
@@ -99,6 +100,7 @@ class Step:
         ...     step = tn.Step.of(task, batch, progress=number / 3, seed=number)
         ...     weights.update(step)
         ...     architecture.update(step)
+        ...     step.finish()
         >>> sorted(step.facts)
         ['arch_loss', 'loss', 'spread']
         """
@@ -117,7 +119,7 @@ class Step:
             data=(lambda: train, lambda: other),
             rng=random.Random(seed),
             parts=parts,
-            undo=Undo(task.model),
+            undo=Undo(task.model, keeps=False),
         )
 
     @property
@@ -156,6 +158,10 @@ class Step:
         return self.undo.stepped
 
     def _batch(self, which: int) -> Batch:
+        if which >= len(self._data):
+            raise ConfigError(
+                "a part reads the data that the run has", got="valid=None", at=self.place
+            )
         if which not in self._batches:
             self._batches[which] = self._data[which]()
         return self._batches[which]
@@ -180,6 +186,12 @@ class Step:
         """
         self._changes.append(change)
 
-    def changes(self) -> list[Callable[[], object]]:
-        """What is to be changed, in order."""
-        return list(self._changes)
+    def finish(self) -> None:
+        """Make the step count: change what was to be changed, in order.
+
+        An engine does so; in a loop of one's own it is the last call of a step.
+        """
+        while self._changes:
+            self._changes.pop(0)()
+        if self.task.scaler is not None and self.updates:
+            self.task.scaler.update()

@@ -91,6 +91,7 @@ def _drop(step: Step, net: Supernet, options: Mapping[str, list[Option]]) -> Non
     step.task.refresh()
     for part in step.parts:
         part.refresh()
+    step.undo.forget_copies()
 
 
 @attrs.frozen
