@@ -150,7 +150,7 @@ def taken(source, number):
 def orders(source, epochs):
     """Which rows there were, epoch by epoch."""
     firsts = [[int(v) // 2 for v in x[:, 0]] for x, _ in taken(source, 3 * epochs)]
-    return [sum(firsts[3 * e : 3 * e + 3], []) for e in range(epochs)]
+    return [[row for first in firsts[3 * e : 3 * e + 3] for row in first] for e in range(epochs)]
 
 
 def saved(state):

@@ -64,6 +64,7 @@ class Step:
         self._data = data
         self._batches: dict[int, Batch] = {}
         self._changes: list[Callable[[], object]] = []
+        self._last: list[Callable[[], object]] = []
 
     @classmethod
     def of(
@@ -179,19 +180,24 @@ class Step:
         """Say something to the report of this step: tensors stay where they are until read."""
         self.facts.update(facts)
 
-    def commit(self, change: Callable[[], object]) -> None:
+    def commit(self, change: Callable[[], object], *, last: bool = False) -> None:
         """Change state of a part's own when the whole step has succeeded, and only then.
 
-        What is changed is changed whole: nothing interrupts these changes.
+        Nothing interrupts these changes; if one fails, the memories of all parts are set back.
+
+        Args:
+            change: called without arguments.
+            last: it comes behind all others, as it cannot be taken back; it does not fail.
         """
-        self._changes.append(change)
+        (self._last if last else self._changes).append(change)
 
     def finish(self) -> None:
         """Make the step count: change what was to be changed, in order.
 
         An engine does so; in a loop of one's own it is the last call of a step.
         """
-        while self._changes:
-            self._changes.pop(0)()
+        for change in (*self._changes, *self._last):
+            change()
+        self._changes, self._last = [], []
         if self.task.scaler is not None and self.updates:
             self.task.scaler.update()

@@ -62,20 +62,21 @@ class Undo:
 
     def keep_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
         """Keep what the next step of an optimiser changes: what has a gradient, and settings."""
+        self.keep_settings(optimiser)
         moving = [p for g in optimiser.param_groups for p in g["params"] if p.grad is not None]
         entries = [
             (optimiser, p, dict(optimiser.state[p]) if p in optimiser.state else None)
             for p in moving
         ]
         held = [v for _, _, e in entries for v in (e or {}).values() if isinstance(v, Tensor)]
-        groups = [
-            (group, {key: value for key, value in group.items() if key != "params"})
-            for group in optimiser.param_groups
-        ]
-        held += [v for _, kept in groups for v in kept.values() if isinstance(v, Tensor)]
         self.keep([*moving, *held])
-        self._groups += groups
         self._entries += entries
+
+    def keep_settings(self, optimiser: torch.optim.Optimizer) -> None:
+        """Keep the settings in the groups of an optimiser, such as rates."""
+        groups = [(group, dict(group)) for group in optimiser.param_groups]
+        self.keep([v for _, kept in groups for v in kept.values() if isinstance(v, Tensor)])
+        self._groups += groups
 
     def keep_call(self, restore: Any) -> None:
         """Keep a function that sets something back."""
@@ -93,8 +94,10 @@ class Undo:
                 optimiser.state.pop(parameter, None)
             else:
                 optimiser.state[parameter] = dict(entry)
-        for group, settings in self._groups:
+        for group, settings in reversed(self._groups):  # the first that was kept is the oldest
             group.update(settings)
+            for key in group.keys() - settings.keys():
+                del group[key]
         for restore in self._more:
             restore()
         self.clear()

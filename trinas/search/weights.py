@@ -112,6 +112,7 @@ class WeightsAtWork(Working):
 
     def before(self, step: Step) -> None:
         """Set the learning rates."""
+        step.undo.keep_settings(self.optimiser)
         if self._scheduler is None:
             factor = self.part.schedule(step.share)
             for group, rate in zip(self.optimiser.param_groups, self._rates):
