@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trinas._core.errors import CheckpointError
 from trinas.search import validators as check
+from trinas.search.loading import require_dict
 from trinas.search.part import Part, Working
 from trinas.search.step import Step
 from trinas.search.task import Task
@@ -57,25 +58,27 @@ class AverageAtWork(Working):
         super().__init__(task)
         self.part = part
         self.averages = {name: p.detach().clone() for name, p in task.weights.items()}
+        self._next = {name: torch.empty_like(average) for name, average in self.averages.items()}
 
     def works_in(self, phase: str) -> bool:
         """Wherever weights move."""
         return phase != "score"
 
     def after(self, step: Step) -> None:
-        """Move towards the weights."""
-        step.commit(self._move)
+        """Move towards the weights: in a copy, which counts once the step does."""
+        with torch.no_grad():
+            for name, own in self.averages.items():
+                torch.lerp(own, self.task.weights[name], 1 - self.part.decay, out=self._next[name])
+        step.commit(self._turn)
 
-    @torch.no_grad()
-    def _move(self) -> None:
-        names = [name for name in self.averages if name in self.task.weights]
-        ours = [self.averages[name] for name in names]
-        for own, name in zip(ours, names):
-            own.lerp_(self.task.weights[name], 1 - self.part.decay)
+    def _turn(self) -> None:
+        self.averages, self._next = self._next, self.averages
 
     def refresh(self) -> None:
         """Forget what is gone."""
-        self.averages = {n: a for n, a in self.averages.items() if n in self.task.weights}
+        for kept in (self.averages, self._next):
+            for name in kept.keys() - self.task.weights.keys():
+                del kept[name]
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -100,11 +103,13 @@ class AverageAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take them up."""
-        found = memory.get("averages")
+        found = require_dict(memory.get("averages"), "averages")
         for name, own in self.averages.items():
-            value = found.get(name) if isinstance(found, dict) else None
+            value = found.get(name)
             if not isinstance(value, Tensor) or value.shape != own.shape:
                 raise CheckpointError(
                     "a checkpoint has an average of every weight", got=repr(value)[:60], at=name
                 )
-            own.copy_(value)
+        with torch.no_grad():
+            for name, own in self.averages.items():
+                own.copy_(found[name])

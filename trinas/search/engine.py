@@ -8,47 +8,26 @@ done again bit for bit.
 
 from __future__ import annotations
 
+import functools
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-import attrs
 import torch
 
 from trinas._core.errors import ConfigError, TrinasError
-from trinas.search.batches import Stream
 from trinas.search.loading import plain_dtype
 from trinas.search.part import Chain, Part, Working
+from trinas.search.phase import Phase, numbered, phase_at
 from trinas.search.saving import load_state, state_of
 from trinas.search.setting import Setting
 from trinas.search.step import Step
+from trinas.search.stream import Stream
 from trinas.search.task import Task
 from trinas.search.undo import Undo, uninterrupted
 from trinas.supernet.seeding import seeded
 
 R = TypeVar("R")
-
-
-@attrs.frozen
-class Phase:
-    """Steps that do the same.
-
-    Attributes:
-        name: as reports have it.
-        steps: how many.
-        progress: share of the phase done to the progress of the supernets, which stays where it
-            is where None.
-        learns: whether the mixtures of its steps are differentiable.
-        alike: whether all its steps draw the same from torch's global generators, so that what
-            they look at differs in nothing else.
-    """
-
-    name: str
-    steps: int
-    progress: Callable[[float], float] | None = None
-    learns: bool = False
-    alike: bool = False
 
 
 class Run(Generic[R]):
@@ -71,9 +50,7 @@ class Run(Generic[R]):
         parts: the parts at work, in the order of the method.
         names: of the parts, each of its own.
         streams: where its batches come from.
-        generator: of what is drawn on the device.
-        rng: of what is drawn on the host.
-        what: the run is, for messages.
+        generator: of what is drawn on the device; `rng` of what is drawn on the host.
     """
 
     what_next = "Make one of more steps, or go on with Training."
@@ -107,8 +84,9 @@ class Run(Generic[R]):
         self.generator = torch.Generator(task.device).manual_seed(seed)
         self.rng = random.Random(seed)
         self._undo = Undo(task.model)
-        self.parts: tuple[Working, ...] = tuple(part.start(task) for part in method)
-        self.names = _numbered(type(part).__name__ for part in method)
+        with torch.inference_mode(False):
+            self.parts: tuple[Working, ...] = tuple(part.start(task) for part in method)
+        self.names = numbered(type(part).__name__ for part in method)
 
     def __iter__(self) -> Iterator[R]:
         """Do the steps that are left."""
@@ -143,14 +121,18 @@ class Run(Generic[R]):
                 says so when its loss is read, behind the update.
             RelaxationError: logits that are not finite.
         """
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._advance()
+
+    def _advance(self) -> R:
         self.take_back()
         self._check_readiness()
-        phase, number = self._phase()
+        phase, number = phase_at(self.phases, self.step)
         step = self._step_of(phase, number)
         done = self.step
         self._begin()
         try:
-            with torch.enable_grad(), seeded(self._number(phase, number), self.task.device):
+            with seeded(phase.seed(self._seed, self.step, number), self.task.device):
                 self._do(step, phase)
             with uninterrupted():
                 self._commit(step)
@@ -179,10 +161,9 @@ class Run(Generic[R]):
 
     def _commit(self, step: Step) -> None:
         """Make a step count."""
-        for change in step.changes():
-            change()
-        if self.task.scaler is not None and step.updates:
-            self.task.scaler.update()
+        for part in self.parts:
+            self._undo.keep_call(functools.partial(part.remember, dict(part.memory())))
+        step.finish()
         for stream in self.streams:
             stream.done()
         self.step += 1
@@ -196,20 +177,12 @@ class Run(Generic[R]):
     def _begin(self) -> None:
         """Keep what a step changes."""
         self._undo.begin()
-        generator, rng = self.generator.get_state(), self.rng.getstate()
-        progress = [(net, net.progress) for net in self.task.nets.values()]
-        scaler = self.task.scaler
-        scale = None if scaler is None else scaler.state_dict()
-
-        def set_back() -> None:
-            self.generator.set_state(generator)
-            self.rng.setstate(rng)
-            for net, value in progress:
-                net.progress = value
-            if scaler is not None and scale is not None:
-                self.task.reset_scaler(scale)
-
-        self._undo.keep_call(set_back)
+        for put_back, state in (
+            (self.generator.set_state, self.generator.get_state()),
+            (self.rng.setstate, self.rng.getstate()),
+            (self.task.set_back, self.task.stand()),
+        ):
+            self._undo.keep_call(functools.partial(put_back, state))
 
     def take_back(self) -> None:
         """Undo a step that was begun and did not end; whoever reads a state does so first."""
@@ -224,14 +197,6 @@ class Run(Generic[R]):
                 fix=self.what_next,
             )
         self.task.require_unmoved()
-
-    def _phase(self) -> tuple[Phase, int]:
-        number = self.step
-        for phase in self.phases:
-            if number < phase.steps:
-                return phase, number
-            number -= phase.steps
-        raise AssertionError(self.step)
 
     def _step_of(self, phase: Phase, number: int) -> Step:
         def draw() -> Setting:
@@ -251,11 +216,6 @@ class Run(Generic[R]):
             parts=self.parts,
             undo=self._undo,
         )
-
-    def _number(self, phase: Phase, number: int) -> int:
-        """The seed of what a step draws from torch's global generators."""
-        step = self.step - number if phase.alike else self.step
-        return (self._seed * 1_000_003 + step) % 2**63
 
     # -- checkpoints ---------------------------------------------------------------------
 
@@ -286,14 +246,5 @@ class Run(Generic[R]):
                 another kind of device.
         """
         self.take_back()
-        load_state(self, state)
-
-
-def _numbered(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, those that come again with a number."""
-    seen: Counter[str] = Counter()
-    found = []
-    for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} {seen[name]}")
-    return tuple(found)
+        with torch.inference_mode(False):
+            load_state(self, state)

@@ -15,6 +15,7 @@ Nothing of this needs an engine: a `Step` can be made by hand, see `Step.of`.
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -81,10 +82,13 @@ class Working:
     def load_state_dict(self, state: Any) -> None:
         """Go on from what `state_dict` gave, with the settings of this part.
 
+        Where it does not fit, the part is as it was.
+
         Raises:
             CheckpointError: it does not fit.
         """
-        known = isinstance(state, dict) and {"optimisers", "memory"} <= set(state)
+        given = state if isinstance(state, dict) else {}
+        known = all(isinstance(given.get(key), dict) for key in ("optimisers", "memory"))
         if not known or set(state["optimisers"]) != set(self.optimisers):
             raise CheckpointError(
                 "the state of a part holds its optimisers and its memory",
@@ -92,6 +96,14 @@ class Working:
                 at=type(self).__name__,
                 fix="Load what state_dict gave, into a run of the same method.",
             )
+        before = copy.deepcopy(self.state_dict())
+        try:
+            self._load(state)
+        except BaseException:
+            self._load(before)
+            raise
+
+    def _load(self, state: Mapping[str, Any]) -> None:
         for name, optimiser in self.optimisers.items():
             load_optimiser(optimiser, state["optimisers"][name], f"optimiser of the {name}")
         self.remember(state["memory"])

@@ -116,12 +116,13 @@ class Prefetched:
         wanted = range(step, step + self._ahead + 1)
         for other in [other for other in self._tasks if other not in wanted]:
             self._tasks.pop(other).cancel()
-        if step not in self._tasks:
+        if step not in self._tasks or self._tasks[step].cancelled():
             # What is queued but not begun comes after this one.
             for other in [other for other, task in self._tasks.items() if task.cancel()]:
                 del self._tasks[other]
         for other in wanted:
-            if other not in self._tasks:
+            # An interruption may have left one that was cancelled.
+            if other not in self._tasks or self._tasks[other].cancelled():
                 self._tasks[other] = self._pool.submit(self._loader, other)
         return self._tasks.pop(step)
 

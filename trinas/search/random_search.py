@@ -18,9 +18,10 @@ from trinas.search.batches import Data
 from trinas.search.candidates import find_candidates
 from trinas.search.checks import require_supernet
 from trinas.search.config import RandomSearchConfig
-from trinas.search.engine import Phase, Run
+from trinas.search.engine import Run
 from trinas.search.optimisers import adam
 from trinas.search.part import chain
+from trinas.search.phase import Phase
 from trinas.search.report import SampleReport
 from trinas.search.scoring import DrawNetwork, Score, ScoreAtWork
 from trinas.search.step import Step

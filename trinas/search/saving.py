@@ -68,7 +68,7 @@ def load_state(run: Run[Any], state: Any) -> None:
     before = copy.deepcopy(state_of(run))
     try:
         _load(run, state, rng)
-    except CheckpointError:
+    except BaseException:
         _load(run, before, python_random_state(before["rng"]))
         raise
 

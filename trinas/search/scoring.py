@@ -11,13 +11,15 @@ from torch import Tensor
 
 from trinas._core.errors import CheckpointError
 from trinas.graph import Genotype
-from trinas.search.batches import Data, Stream
+from trinas.search.batches import Data
 from trinas.search.candidates import Budget, draw
 from trinas.search.checks import require_finite
 from trinas.search.part import Part, Working
 from trinas.search.setting import Setting
 from trinas.search.step import Step
+from trinas.search.stream import Stream
 from trinas.search.task import Task
+from trinas.search.undo import uninterrupted
 from trinas.supernet import Mixture, Supernet, batch_statistics
 
 
@@ -102,8 +104,10 @@ class ScoreAtWork(Working):
     def update(self, step: Step) -> None:
         """The mean loss of one candidate."""
         while len(self._batches) < self.part.batches:
-            self._batches.append(self._stream.take(len(self._batches)))
-            self._stream.done()
+            batch = self._stream.take(len(self._batches))
+            with uninterrupted():
+                self._batches.append(batch)
+                self._stream.done()
         genotype = self.part.candidates[step.number]
         (net,) = self.task.nets.values()
         score = mean_loss(self.task, net, genotype, self._batches, at=step.place)
@@ -153,4 +157,5 @@ def mean_loss(
     task.model.eval()
     one = Setting((net,), (Mixture.of(genotype, torch.empty(0, device=task.device)),))
     with torch.no_grad(), batch_statistics(task.model):
+        task.freeze()
         return torch.stack([task.loss_at(batch, one, at=at) for batch in batches]).mean()

@@ -11,10 +11,11 @@ from torch import nn
 
 from trinas._core.errors import ConfigError
 from trinas.graph import Genotype, settle
-from trinas.search.batches import Data, Stream
+from trinas.search.batches import Data
 from trinas.search.candidates import DRAWS, Budget
 from trinas.search.checks import require_finite
 from trinas.search.scoring import mean_loss
+from trinas.search.stream import Stream
 from trinas.search.task import Loss, Task
 from trinas.space.decision import Decision, Picked
 from trinas.supernet import Supernet
@@ -146,9 +147,12 @@ def rank(
     for number in range(batches):
         kept.append(stream.take(number))
         stream.done()
-    training = task.model.training
-    scores = [mean_loss(task, net, genotype, kept, at="rank") for genotype in allowed]
-    task.model.train(training)
+    modes = [(layer, layer.training) for layer in task.model.modules()]
+    try:
+        scores = [mean_loss(task, net, genotype, kept, at="rank") for genotype in allowed]
+    finally:
+        for layer, training in modes:
+            layer.training = training
     values = torch.stack(scores)
     require_finite(values.abs().max(), "loss of every candidate", at="rank", wait=True)
     return sorted(zip(allowed, values.tolist()), key=lambda entry: entry[1])

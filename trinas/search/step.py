@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from trinas._core.errors import ConfigError
 from trinas.search.batches import Batch
 from trinas.search.setting import Setting
 from trinas.search.task import Task
@@ -63,6 +64,7 @@ class Step:
         self._data = data
         self._batches: dict[int, Batch] = {}
         self._changes: list[Callable[[], object]] = []
+        self._last: list[Callable[[], object]] = []
 
     @classmethod
     def of(
@@ -99,6 +101,7 @@ class Step:
         ...     step = tn.Step.of(task, batch, progress=number / 3, seed=number)
         ...     weights.update(step)
         ...     architecture.update(step)
+        ...     step.finish()
         >>> sorted(step.facts)
         ['arch_loss', 'loss', 'spread']
         """
@@ -117,7 +120,7 @@ class Step:
             data=(lambda: train, lambda: other),
             rng=random.Random(seed),
             parts=parts,
-            undo=Undo(task.model),
+            undo=Undo(task.model, keeps=False),
         )
 
     @property
@@ -156,6 +159,10 @@ class Step:
         return self.undo.stepped
 
     def _batch(self, which: int) -> Batch:
+        if which >= len(self._data):
+            raise ConfigError(
+                "a part reads the data that the run has", got="valid=None", at=self.place
+            )
         if which not in self._batches:
             self._batches[which] = self._data[which]()
         return self._batches[which]
@@ -173,13 +180,24 @@ class Step:
         """Say something to the report of this step: tensors stay where they are until read."""
         self.facts.update(facts)
 
-    def commit(self, change: Callable[[], object]) -> None:
+    def commit(self, change: Callable[[], object], *, last: bool = False) -> None:
         """Change state of a part's own when the whole step has succeeded, and only then.
 
-        What is changed is changed whole: nothing interrupts these changes.
-        """
-        self._changes.append(change)
+        Nothing interrupts these changes; if one fails, the memories of all parts are set back.
 
-    def changes(self) -> list[Callable[[], object]]:
-        """What is to be changed, in order."""
-        return list(self._changes)
+        Args:
+            change: called without arguments.
+            last: it comes behind all others, as it cannot be taken back; it does not fail.
+        """
+        (self._last if last else self._changes).append(change)
+
+    def finish(self) -> None:
+        """Make the step count: change what was to be changed, in order.
+
+        An engine does so; in a loop of one's own it is the last call of a step.
+        """
+        for change in (*self._changes, *self._last):
+            change()
+        self._changes, self._last = [], []
+        if self.task.scaler is not None and self.updates:
+            self.task.scaler.update()

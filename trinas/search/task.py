@@ -76,7 +76,14 @@ class Task:
                 got=f"{type(model).__name__} without any",
                 fix="Put a layer that learns into it, or thaw one.",
             )
-        self.device = next(iter(self.weights.values())).device
+        first = next(iter(self.weights.values()))
+        if first.is_inference():
+            raise ConfigError(
+                "weights can be trained",
+                got="parameters made under torch.inference_mode",
+                fix="Make the model outside of it.",
+            )
+        self.device = first.device
         self.scaler: torch.amp.GradScaler | None = None
         if autocast is torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type)
@@ -104,10 +111,18 @@ class Task:
             load_part(self.model, state, "model")
         self.refresh()
 
-    def reset_scaler(self, state: dict[str, Any]) -> None:
-        """A scaler that stands where another one stood, between two steps."""
-        self.scaler = torch.amp.GradScaler(self.device.type)
-        self.scaler.load_state_dict(state)
+    def stand(self) -> tuple[list[Any], dict[str, Any] | None]:
+        """How supernets and scaler stand between two steps, for `set_back`."""
+        nets = [(net, net.progress, net._held) for net in self.nets.values()]
+        return nets, None if self.scaler is None else self.scaler.state_dict()
+
+    def set_back(self, stood: tuple[list[Any], dict[str, Any] | None]) -> None:
+        """Let them stand as they did."""
+        for net, progress, held in stood[0]:
+            net.progress, net._held = progress, held
+        if stood[1] is not None:  # a new one: half a step is nothing that a scaler forgets
+            self.scaler = torch.amp.GradScaler(self.device.type)
+            self.scaler.load_state_dict(stood[1])
 
     def require_unmoved(self) -> None:
         """Check that the model still has its parameters, on their device.
@@ -131,6 +146,10 @@ class Task:
     def train_mode(self) -> None:
         """Put the model into training mode, but for what is frozen."""
         self.model.train()
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Put what is frozen into evaluation mode."""
         for layer in self._frozen:
             layer.eval()
 

@@ -7,9 +7,10 @@ from torch import nn
 from trinas._core.errors import ConfigError
 from trinas.search.batches import Data
 from trinas.search.config import TrainConfig
-from trinas.search.engine import Phase, Run
+from trinas.search.engine import Run
 from trinas.search.optimisers import OptimiserLike, adam
 from trinas.search.part import Chain, Part, chain
+from trinas.search.phase import Phase
 from trinas.search.report import StepReport, step_report
 from trinas.search.task import Loss, Task
 from trinas.search.weights import weights

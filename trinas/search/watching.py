@@ -62,7 +62,7 @@ class PruneAtWork(Working):
             step.commit(lambda p=patience, c=counts: setattr(p, "counts", c))
             options = patience.exhausted(counts, net.pruned)
             if options:
-                step.commit(lambda n=net, o=options: _drop(step, n, o))
+                step.commit(lambda n=net, o=options: _drop(step, n, o), last=True)
                 step.tell(pruned=options)
 
     def memory(self) -> Mapping[str, Any]:
@@ -91,6 +91,7 @@ def _drop(step: Step, net: Supernet, options: Mapping[str, list[Option]]) -> Non
     step.task.refresh()
     for part in step.parts:
         part.refresh()
+    step.undo.forget_copies()
 
 
 @attrs.frozen

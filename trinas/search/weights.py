@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from trinas._core.errors import ConfigError
+from trinas._core.errors import CheckpointError, ConfigError
 from trinas.search import validators as check
 from trinas.search.loading import load_part
 from trinas.search.optimisers import OptimiserLike, adam, descend, forget, make_optimiser
@@ -95,7 +97,9 @@ class WeightsAtWork(Working):
         self.optimiser = make_optimiser(part.optimiser, task.weights)
         self.optimisers = {"weights": self.optimiser}
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
-        self._scheduler = None if part.scheduler is None else part.scheduler(self.optimiser)
+        self._scheduler = None
+        if part.scheduler is not None:
+            self._scheduler = _checked(part.scheduler(self.optimiser))
 
     def works_in(self, phase: str) -> bool:
         """Wherever something is trained."""
@@ -108,6 +112,7 @@ class WeightsAtWork(Working):
 
     def before(self, step: Step) -> None:
         """Set the learning rates."""
+        step.undo.keep_settings(self.optimiser)
         if self._scheduler is None:
             factor = self.part.schedule(step.share)
             for group, rate in zip(self.optimiser.param_groups, self._rates):
@@ -134,27 +139,75 @@ class WeightsAtWork(Working):
         )
         step.tell(loss=torch.stack(losses).sum() + unsound)
         if self._scheduler is not None:
-            step.commit(self._scheduler.step)
+            step.commit(self._follow)
+
+    def _follow(self) -> None:
+        """Take the scheduler one step on."""
+        assert self._scheduler is not None
+        with warnings.catch_warnings():
+            if self.task.scaler is not None:  # which may have left out a step, the first one too
+                warnings.filterwarnings("ignore", ".*lr_scheduler.step", UserWarning)
+            self._scheduler.step()
 
     def refresh(self) -> None:
         """Forget the parameters that are gone."""
         forget(self.optimiser, self.task.weights.values())
 
     def memory(self) -> Mapping[str, Any]:
-        """The scheduler's state, where there is one."""
-        return {} if self._scheduler is None else {"scheduler": self._scheduler.state_dict()}
+        """The scheduler's state, where there is one, and the settings that it changes."""
+        if self._scheduler is None:
+            return {}
+        groups = [
+            {key: group[key] for key in _SCHEDULED if key in group}
+            for group in self.optimiser.param_groups
+        ]
+        return {"scheduler": self._scheduler.state_dict(), "settings": groups}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
-        """Take up the scheduler's state."""
-        if self._scheduler is not None:
-            load_part(self._scheduler, memory.get("scheduler", {}), "scheduler")
-            for group, lr in zip(self.optimiser.param_groups, self._scheduler.get_last_lr()):
-                group["lr"] = lr
+        """Take up the scheduler's state, if there was a scheduler."""
+        if self._scheduler is None or not memory:
+            return
+        state, groups = memory.get("scheduler"), memory.get("settings")
+        own = self.memory()
+        if _form(state) != _form(own["scheduler"]) or _form(groups) != _form(own["settings"]):
+            raise CheckpointError(
+                "the scheduler of a checkpoint fits what it is loaded into",
+                got=repr(state)[:80],
+                at=type(self._scheduler).__name__,
+                fix="Resume with the scheduler that it was saved with.",
+            )
+        load_part(self._scheduler, copy.deepcopy(state), "scheduler")
+        for group, settings in zip(self.optimiser.param_groups, groups or []):
+            group.update(settings)
 
     def plan(self) -> Mapping[str, Any]:
         """The passes."""
         names = [
-            [str(p) if isinstance(p, str) else "own" for p in passes]
+            [p if isinstance(p, str) else "own" for p in passes]
             for passes in (self.part.pretrain_passes, self.part.passes)
         ]
         return {"pretrain_passes": names[0], "passes": names[1]}
+
+
+# What schedulers of torch change in the groups of an optimiser.
+_SCHEDULED = ("lr", "momentum", "betas", "weight_decay")
+
+
+def _checked(scheduler: Any) -> LRScheduler:
+    if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
+        raise ConfigError(
+            "a scheduler is one of torch that steps by itself",
+            got=f"a {type(scheduler).__name__}",
+            at="weights",
+            fix="Give a function from an optimiser to such a scheduler.",
+        )
+    return scheduler
+
+
+def _form(state: Any) -> Any:
+    """Keys and kinds of values: what two states of one scheduler have in common."""
+    if isinstance(state, dict):
+        return {key: _form(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_form(value) for value in state]
+    return "number" if isinstance(state, int | float) else type(state).__name__
