@@ -23,6 +23,7 @@ BENCHMARKS = (
     "relaxations",
     "spaces",
     "steps",
+    "searches",
     "sparsity",
     "memory",
     "merging",

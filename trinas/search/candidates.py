@@ -16,6 +16,12 @@ from trinas.graph import Genotype, Graph, enumerate_genotypes, sample
 from trinas.search import validators as check
 from trinas.space.decision import Picked
 
+FEW = 64
+"""A space of so many networks is small enough to look at each."""
+
+STARTS = 8
+"""So many descents to a cheap network begin at random."""
+
 DRAWS = 1000
 """So many draws in a row without a new network within the budget, and drawing ends."""
 
@@ -57,16 +63,20 @@ def cost_of(genotype: Genotype, metric: Metric) -> int:
 
 
 def cheapest(graph: Graph, metric: Metric) -> Genotype:
-    """The cheapest network that changing one decision at a time leads to.
+    """The cheapest network of a small space; in a larger one, the cheapest found by descents.
 
-    It begins where every decision has the option that is cheapest on average over all others, so
-    that parts of the space that are not in use are cheap, too, when they are looked at.
+    A descent changes decisions while that makes the network cheaper. The first begins where every
+    decision has the option that is cheapest on average over all others, so that parts of the space
+    that are not in use are cheap, too, when they are looked at; some more begin at random.
 
     >>> import trinas as tn
     >>> block = tn.choice(large=tn.conv(3, 8), small=tn.conv(1, 8), name="slot")
     >>> cheapest(tn.lower(tn.repeat(block, (1, 2)), (8, 4, 4)), "macs")
     Genotype(repeat=1, repeat[0]='small')
     """
+    few = list(islice(enumerate_genotypes(graph), FEW + 1))
+    if len(few) <= FEW:
+        return min(few, key=lambda genotype: cost_of(genotype, metric))
     expected = ExpectedCost(graph, metric).double()
     odds = torch.cat(
         [
@@ -75,12 +85,29 @@ def cheapest(graph: Graph, metric: Metric) -> Genotype:
         ]
         or [torch.zeros(0, dtype=torch.float64)]
     )
-    best, picked = math.inf, _cheapest_each(graph, expected, odds)
-    found = picked
+    rng = random.Random(0)
+    starts = [odds, *(odds * torch.tensor(_noise(graph, rng)) for _ in range(STARTS))]
+    ends = [_descent(graph, expected, start) for start in starts]
+    return Genotype.of(graph, min(ends, key=lambda end: end[0])[1])
+
+
+def _noise(graph: Graph, rng: random.Random) -> list[float]:
+    """Factors of mean 1 on the odds of the options of every decision."""
+    found: list[float] = []
+    for decision in graph.decisions.values():
+        row = [rng.expovariate(1.0) ** 2 for _ in decision.options]
+        found += [value * len(row) / sum(row) for value in row]
+    return found
+
+
+def _descent(graph: Graph, expected: ExpectedCost, odds: Tensor) -> tuple[float, dict[str, Picked]]:
+    """The cost and the network at the end of changing all decisions at once while that pays."""
+    best, found = math.inf, _cheapest_each(graph, expected, odds)
+    picked = found
     while (cost := _cost_at(expected, picked)) < best:
         best, found = cost, picked
         picked = _cheapest_each(graph, expected, _one_hot(graph, picked))
-    return Genotype.of(graph, found)
+    return best, found
 
 
 def _one_hot(graph: Graph, picked: dict[str, Picked]) -> Tensor:

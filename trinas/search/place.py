@@ -102,12 +102,11 @@ def _states(value: Any, loader: Any, name: str) -> list[Tensor] | None:
     if value is None:
         return None
     own = own_generators(loader)
-    whole = isinstance(value, list) and len(value) == len(own)
     try:
-        found = [state.cpu() for state in value] if whole else [None]
-        for state in found:
-            torch.Generator().set_state(state)  # type: ignore[arg-type]  # it says so
-    except (AttributeError, TypeError, RuntimeError):
+        found = [state.cpu() for state in value]
+        for generator, state in zip(own, found, strict=True):
+            torch.Generator(generator.device).set_state(state)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         raise CheckpointError(
             "a checkpoint has the states of the generators of its loader",
             got=repr(value)[:60],
