@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trinas.search import validators as check
 from trinas.search.estimators import Differences
+from trinas.search.exits import KINDS
 from trinas.search.loading import require_dict
 from trinas.search.optimisers import OptimiserLike, adam, descend, make_optimiser
 from trinas.search.part import Part, Working
@@ -32,6 +33,7 @@ class Architecture(Part):
     sampled: Estimator
     passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+    wait: float = attrs.field(default=0.0, validator=check.share)
 
     def start(self, task: Task) -> ArchitectureAtWork:
         """Make the optimiser."""
@@ -45,6 +47,7 @@ def architecture(
     sampled: Estimator = Differences(),  # noqa: B008  # frozen
     passes: tuple[str | Policy, ...] = ("sampled", "widest", "narrowest"),
     clip: float | None = None,
+    wait: float = 0.0,
 ) -> Architecture:
     """Learn the architecture: one step of an optimiser on the other half of the data.
 
@@ -54,10 +57,12 @@ def architecture(
     Args:
         optimiser: `adam`, `sgd`, `optimiser`, or any function from parameters to an optimiser of
             torch.
-        signal: `signals.gradient` or `signals.unrolled`.
+        signal: `signals.gradient`, `signals.unrolled` or `signals.exits`.
         sampled: `signals.differences` or `signals.straight_through`.
         passes: what `signal` looks at, as in `weights`.
         clip: largest norm of the gradients, or None.
+        wait: share of the search (`Supernet.progress`) before which paths and depths stand still,
+            so that their exits are compared when they have been trained.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -67,7 +72,7 @@ def architecture(
     >>> part.signal
     Unrolled(rate=None)
     """
-    return Architecture(optimiser, signal, sampled, passes, clip)
+    return Architecture(optimiser, signal, sampled, passes, clip, wait)
 
 
 class ArchitectureAtWork(Working):
@@ -101,6 +106,7 @@ class ArchitectureAtWork(Working):
         objective = self._objective(step, leaf, estimate)
         if objective.requires_grad:
             objective.backward()
+        self._hold()
         step.undo.keep_optimiser(optimiser)
         unsound = descend(
             optimiser,
@@ -135,6 +141,14 @@ class ArchitectureAtWork(Working):
         terms = step.terms()
         return total if terms is None else total + self._scaled(terms)
 
+    def _hold(self) -> None:
+        """Paths and depths take no step before their time."""
+        for net in self.task.nets.values():
+            if net.progress < self.part.wait:
+                for group in net.architecture.groups:
+                    if group.kind in KINDS:
+                        net.architecture.get_parameter(group.name).grad = None
+
     def _scaled(self, value: Tensor) -> Tensor:
         """As large as gradients of losses in float16 are made."""
         return value if self.task.scaler is None else self.task.scaler.scale(value)
@@ -158,6 +172,7 @@ class ArchitectureAtWork(Working):
         return {
             "signal": type(self.part.signal).__name__,
             "sampled": type(self.part.sampled).__name__,
+            "wait": self.part.wait,
             "arch_passes": [p if isinstance(p, str) else "own" for p in self.part.passes],
             "relaxations": relaxations,
         }

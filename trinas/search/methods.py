@@ -25,6 +25,8 @@ def trilevel(config: SearchConfig) -> Chain:
     ['Weights', 'Architecture', 'Prune']
     """
     second = config.order == 2
+    exits = config.paths == "exits" and not second
+    first = signals.exits() if exits else signals.gradient()
     drawn = config.sampled == "differences"
     parts: list[Part] = [
         weights(
@@ -33,13 +35,15 @@ def trilevel(config: SearchConfig) -> Chain:
             pretrain_passes=config.pretrain_passes,
             schedule=config.weight_schedule,
             clip=config.clip,
+            exits=config.deepest if exits else None,
         ),
         architecture(
             adam(config.arch_lr, betas=config.arch_betas),
-            signal=signals.unrolled(config.unroll_lr) if second else signals.gradient(),
+            signal=signals.unrolled(config.unroll_lr) if second else first,
             sampled=signals.differences(config.draws) if drawn else signals.straight_through(),
             passes=config.search_passes,
             clip=config.clip,
+            wait=config.wait if exits else 0.0,
         ),
     ]
     if config.cost is not None:

@@ -185,10 +185,14 @@ class Task:
         self, predict: Callable[[Any], Any], batch: Batch, setting: Setting, at: str
     ) -> Tensor:
         x, y = batch
-        kind = self.device.type
-        enabled = self.autocast is not None
-        with setting.held(), torch.autocast(kind, self.autocast or torch.bfloat16, enabled=enabled):
+        with setting.held(), self.precision():
             return loss_of(self.loss, predict(x), y, at=at)
+
+    def precision(self) -> torch.autocast:
+        """What a pass runs in: automatic mixed precision, if any."""
+        enabled = self.autocast is not None
+        kind = self.device.type
+        return torch.autocast(kind, self.autocast or torch.bfloat16, enabled=enabled)
 
     def descend(
         self, batch: Batch, one: Pass, *, at: str, inputs: Sequence[Tensor] | None = None

@@ -9,15 +9,17 @@ from typing import Any, TypeAlias
 
 import attrs
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from trinas._core.errors import CheckpointError, ConfigError
 from trinas.search import validators as check
+from trinas.search.exits import drawn_apart, ends_of, expected, losses_at_exits
 from trinas.search.loading import load_part
 from trinas.search.optimisers import OptimiserLike, adam, descend, forget, make_optimiser
 from trinas.search.part import Part, Working
 from trinas.search.schedules import LrSchedule, constant
-from trinas.search.setting import Policy, passes_of
+from trinas.search.setting import Pass, Policy, passes_of
 from trinas.search.step import Step
 from trinas.search.task import Task
 
@@ -34,6 +36,7 @@ class Weights(Part):
     schedule: LrSchedule = constant
     scheduler: Scheduler | None = None
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+    exits: float | None = attrs.field(default=None, validator=check.optional(check.share))
 
     def start(self, task: Task) -> WeightsAtWork:
         """Make the optimiser."""
@@ -48,6 +51,7 @@ def weights(
     schedule: LrSchedule = constant,
     scheduler: Scheduler | None = None,
     clip: float | None = None,
+    exits: float | None = None,
 ) -> Weights:
     """Train the weights: one step of an optimiser along the gradients summed over some passes.
 
@@ -60,6 +64,10 @@ def weights(
         schedule: share of the phase to a factor on all learning rates.
         scheduler: instead of that, what makes a scheduler of torch; it is stepped once a step.
         clip: largest norm of all gradients together, or None.
+        exits: None for the loss at the mixture; else that of paths and depths is the expected
+            loss over their exits, as in `trinas.search.signals.exits`, and this is the share of the
+            deepest exits in it, on top of their odds, which falls to 0 as the search goes on. Of
+            several such decisions one has all its exits in a pass; the others are drawn.
 
     Raises:
         ConfigError: a setting is out of its range, or there are both kinds of schedule.
@@ -81,7 +89,7 @@ def weights(
             fix="Leave one of them out.",
         )
     first = passes if pretrain_passes is None else pretrain_passes
-    return Weights(optimiser, passes, first, schedule, scheduler, clip)
+    return Weights(optimiser, passes, first, schedule, scheduler, clip, exits)
 
 
 class WeightsAtWork(Working):
@@ -96,6 +104,7 @@ class WeightsAtWork(Working):
         self.part = part
         self.optimiser = make_optimiser(part.optimiser, task.weights)
         self.optimisers = {"weights": self.optimiser}
+        self._ends = ends_of(tuple(task.nets.values()))
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
         self._scheduler = None
         if part.scheduler is not None:
@@ -126,7 +135,7 @@ class WeightsAtWork(Working):
         # To None, not to zero: optimisers pass over what has no gradient.
         self.optimiser.zero_grad(set_to_none=True)
         losses = [
-            task.descend(step.train, one, at=step.place)
+            self._descend(step, one)
             for one in passes_of(step.setting.detached(), passes, step.rng)
         ]
         step.undo.keep_optimiser(self.optimiser)
@@ -140,6 +149,20 @@ class WeightsAtWork(Working):
         step.tell(loss=torch.stack(losses).sum() + unsound)
         if self._scheduler is not None:
             step.commit(self._follow)
+
+    def _descend(self, step: Step, one: Pass) -> Tensor:
+        """One pass: at the mixture, or at all exits of a decision."""
+        task, lean = self.task, self.part.exits
+        live = [] if lean is None else [e for e in self._ends if e.is_open(one.setting)]
+        if lean is None or not live:
+            return task.descend(step.train, one, at=step.place)
+        nets = one.setting.nets
+        lean *= 1 - max(net.progress for net in nets)
+        end = live[0] if len(live) == 1 else step.rng.choice(live)
+        apart = drawn_apart(one.setting, live, end, step.rng, lean)
+        at = f"{step.place}, {one.name}" if one.name else step.place
+        losses = losses_at_exits(task, step.train, apart, end, at=at, keep=True)
+        return task.backward(one.times * expected(losses, end.odds(one.setting, lean)))
 
     def _follow(self) -> None:
         """Take the scheduler one step on."""
@@ -186,7 +209,7 @@ class WeightsAtWork(Working):
             [p if isinstance(p, str) else "own" for p in passes]
             for passes in (self.part.pretrain_passes, self.part.passes)
         ]
-        return {"pretrain_passes": names[0], "passes": names[1]}
+        return {"pretrain_passes": names[0], "passes": names[1], "exits": self.part.exits}
 
 
 # What schedulers of torch change in the groups of an optimiser.

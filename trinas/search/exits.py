@@ -1,0 +1,190 @@
+"""Expected losses over the exits of trees and the depths of repeats, and their gradients."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import attrs
+import torch
+from torch import Tensor
+
+from trinas.search import validators as check
+from trinas.search.checks import loss_of
+from trinas.search.setting import Pass, Setting
+from trinas.search.step import Step
+from trinas.search.task import Task
+from trinas.space.decision import Decision, Option
+from trinas.supernet import Supernet, batch_statistics
+from trinas.supernet.exits import options_to_run
+
+KINDS = ("path", "depth")
+"""Decisions whose options are exits."""
+
+
+class End(NamedTuple):
+    """A mixed decision of paths or depths.
+
+    Args:
+        number: of its supernet.
+        decision: of that supernet.
+        order: for each option the one that it goes on from, -1 where there is none.
+    """
+
+    number: int
+    decision: Decision
+    order: tuple[int, ...]
+
+    def odds(self, setting: Setting, lean: float = 0.0) -> dict[Option, float]:
+        """How much each option counts.
+
+        Args:
+            setting: whose weights they are.
+            lean: share that goes, evenly, to the exits that no other living one goes on from.
+        """
+        mixture = setting.mixtures[self.number]
+        start, options = mixture.graph.offsets[self.decision.path], self.decision.options
+        odds = {option: mixture.host[start + k] for k, option in enumerate(options)}
+        if not lean:
+            return odds
+        living = [k for k in range(len(options)) if mixture.alive[start + k]]
+        inner: set[int] = set()
+        for k in living:
+            while k >= 0 and self.order[k] not in inner:
+                k = self.order[k]
+                inner.add(k)
+        last = {options[k] for k in living if k not in inner}
+        return {o: (1 - lean) * q + lean * (o in last) / len(last) for o, q in odds.items()}
+
+    def is_open(self, setting: Setting) -> bool:
+        """Whether it takes part, with several options."""
+        mixture, path = setting.mixtures[self.number], self.decision.path
+        start = mixture.graph.offsets[path]
+        several = sum(mixture.alive[start : start + len(self.decision.options)]) > 1
+        return several and path in setting.nets[self.number].network.active(mixture)
+
+
+def ends_of(nets: Sequence[Supernet]) -> list[End]:
+    """The mixed decisions of paths or depths of all supernets."""
+    found = []
+    for number, net in enumerate(nets):
+        drawn = {decision.path for decision in net.architecture.drawn}
+        for group in net.architecture.groups:
+            if group.kind in KINDS:
+                own = [d for d in group.decisions if d.path not in drawn]
+                found += [End(number, decision, group.order) for decision in own]
+    return found
+
+
+def drawn_apart(
+    setting: Setting, ends: Sequence[End], one: End, rng: random.Random, lean: float = 0.0
+) -> Setting:
+    """The setting with all these decisions but one settled, each drawn by its odds."""
+    for end in ends:
+        if end is not one:
+            odds = end.odds(setting, lean)
+            picked = rng.choices(list(odds), list(odds.values()))[0]
+            setting = setting.picking(end.number, {end.decision.path: picked})
+    return setting
+
+
+def losses_at_exits(
+    task: Task, batch: tuple[Any, Any], setting: Setting, end: End, *, at: str, keep: bool
+) -> dict[Option, Tensor]:
+    """The loss with one decision at each of its options in turn.
+
+    Where the model is the supernet it is one pass, with a tail for each option
+    (`Network.outputs_at_exits`); of a larger model it is one pass an option.
+
+    Args:
+        task: model and loss.
+        batch: input and target.
+        setting: how the other decisions stand.
+        end: the decision.
+        at: phase and step, for messages.
+        keep: whether the passes are kept for a backward pass.
+
+    Raises:
+        ShapeError: see `trinas.search.checks.loss_of`; so for DivergenceError and DataError.
+    """
+    (x, y), path = batch, end.decision.path
+    net, mixture = setting.nets[end.number], setting.mixtures[end.number]
+    outputs: Mapping[Option, Any] = {}
+    with task.precision():
+        with torch.set_grad_enabled(keep):
+            if task.model is net:
+                outputs = net.network.outputs_at_exits(x, mixture, path)
+            else:
+                for option in options_to_run(mixture, path, None):
+                    with setting.picking(end.number, {path: option}).held():
+                        outputs = {**outputs, option: task.model(x)}
+        return {
+            option: loss_of(task.loss, output, y, at=f"{at}, {path} at {option}")
+            for option, output in outputs.items()
+        }
+
+
+def expected(losses: Mapping[Option, Tensor], odds: Mapping[Option, float]) -> Tensor:
+    """The mean of losses by these odds."""
+    values = torch.stack(list(losses.values()))
+    return (torch.tensor([odds[option] for option in losses]).to(values) * values).sum()
+
+
+@attrs.frozen
+class Exits:
+    """See `trinas.search.signals.exits`."""
+
+    most: int = attrs.field(default=4, validator=[check.whole, check.positive])
+
+    def __call__(self, step: Step, passes: Sequence[Pass]) -> Tensor:
+        """One pass with several ends for each decision of paths, in each of the passes."""
+        ends = ends_of(passes[0].setting.nets)
+        learning = any(_mixes_more(net) for net in passes[0].setting.nets)
+        losses = [self._descend(step, one, ends, learning) for one in passes]
+        return torch.stack(losses).sum()
+
+    def _descend(self, step: Step, one: Pass, ends: Sequence[End], learning: bool) -> Tensor:
+        task, setting = step.task, one.setting
+        inputs = [*setting.weights, *task.arch.values()]
+        at = f"{step.place}, {one.name}" if one.name else step.place
+        live = [end for end in ends if end.is_open(setting)]
+        if not live:
+            return task.descend(step.valid, one, at=step.place, inputs=inputs)
+        chosen = live if len(live) <= self.most else step.rng.sample(live, self.most)
+        found = []
+        for end in chosen:
+            apart = drawn_apart(setting, live, end, step.rng)
+            with batch_statistics(task.model):
+                losses = losses_at_exits(task, step.valid, apart, end, at=at, keep=learning)
+                mean = one.times / len(chosen) * expected(losses, end.odds(setting))
+                found.append(task.backward(mean, inputs))
+            self._add(task, setting, end, losses, one.times * len(live) / len(chosen))
+        return torch.stack(found).sum()
+
+    @staticmethod
+    def _add(
+        task: Task, setting: Setting, end: End, losses: Mapping[Option, Tensor], times: float
+    ) -> None:
+        """By its weight, the gradient of an expected loss is the loss at an option."""
+        mixture = setting.mixtures[end.number]
+        start = mixture.graph.offsets[end.decision.path]
+        slots = [start + end.decision.index(option) for option in losses]
+        values = times * torch.stack(list(losses.values())).detach()
+        if task.scaler is not None:
+            values = task.scaler.scale(values)
+        gradient = torch.zeros_like(mixture.weights)
+        gradient[slots] = values.to(gradient)
+        had = mixture.weights.grad
+        mixture.weights.grad = gradient if had is None else had + gradient
+
+
+def _mixes_more(net: Supernet) -> bool:
+    """Whether other decisions than paths and depths take a gradient through their weights."""
+    drawn = {decision.path for decision in net.architecture.drawn}
+    return any(
+        decision.path not in drawn
+        for group in net.architecture.groups
+        if group.kind not in KINDS
+        for decision in group.decisions
+    )
