@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trinas.search import validators as check
 from trinas.search.estimators import Differences
-from trinas.search.exits import KINDS
+from trinas.search.exits import KINDS, Exits, on_drawn_paths
 from trinas.search.loading import require_dict
 from trinas.search.optimisers import OptimiserLike, adam, descend, make_optimiser
 from trinas.search.part import Part, Working
@@ -33,7 +33,7 @@ class Architecture(Part):
     sampled: Estimator
     passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
-    wait: float = attrs.field(default=0.0, validator=check.share)
+    wait: float = attrs.field(default=0.0, validator=check.below_1)
 
     def start(self, task: Task) -> ArchitectureAtWork:
         """Make the optimiser."""
@@ -61,8 +61,9 @@ def architecture(
         sampled: `signals.differences` or `signals.straight_through`.
         passes: what `signal` looks at, as in `weights`.
         clip: largest norm of the gradients, or None.
-        wait: share of the search (`Supernet.progress`) before which paths and depths stand still,
-            so that their exits are compared when they have been trained.
+        wait: share of the search (`Supernet.progress`, below 1) before which paths and depths
+            stand still, so that exits are compared when they have been trained (Auto-DeepLab,
+            Section 5.1, waits for half of the search).
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -100,7 +101,7 @@ class ArchitectureAtWork(Working):
         optimiser.zero_grad(set_to_none=True)
         leaf = step.setting.leaf()
         loss = self._signal(step, leaf)
-        estimate = None if self._estimator is None else self._estimator(step)
+        estimate = self._estimate(step)
         if loss is None:
             loss = torch.zeros((), device=self.task.device) if estimate is None else estimate.loss
         objective = self._objective(step, leaf, estimate)
@@ -125,6 +126,19 @@ class ArchitectureAtWork(Working):
         # Scored widths take gradients of their own, others are the same pass where they are equal.
         passes = passes_of(leaf, self.part.passes, step.rng, merge=not scored)
         return self.part.signal(step, passes if scored else _without_scores(passes))
+
+    def _estimate(self, step: Step) -> Estimate | None:
+        """The gradient of drawn decisions: where exits are told apart, on paths that are drawn."""
+        if self._estimator is None:
+            return None
+        if not isinstance(self.part.signal, Exits):
+            return self._estimator(step)
+        setting = step.setting
+        step.use(on_drawn_paths(setting, step.rng))
+        try:
+            return self._estimator(step)
+        finally:
+            step.use(setting)
 
     def _objective(self, step: Step, leaf: Setting, estimate: Estimate | None) -> Tensor:
         """What has the gradient that was found, by the logits, and the terms'."""

@@ -45,8 +45,8 @@ class SearchConfig:
             trained for, too, or from the loss of their ``mixture``, as in the reference paper. At
             order 2 it is the mixture in any case.
         deepest: with ``exits``, share of the deepest ones in the loss of the weights, on top of
-            their odds; it falls to 0 as the search goes on.
-        wait: with ``exits``, share of the search before which paths and depths stand still.
+            their odds; it falls to 0 once paths and depths move.
+        wait: with ``exits``, share of the search before which they stand still.
         cost: a cost term, or None.
         order_penalty: weight of the paper's order term on the path logits (loss form).
         prune_after: steps in a row at weight zero after which an option is dropped for good
@@ -82,7 +82,7 @@ class SearchConfig:
     draws: int = attrs.field(default=4, validator=[check.whole, check.at_least_2])
     paths: Paths = attrs.field(default="exits", validator=check.one_of("exits", "mixture"))
     deepest: float = attrs.field(default=0.5, validator=check.share)
-    wait: float = attrs.field(default=0.3, validator=check.share)
+    wait: float = attrs.field(default=0.5, validator=check.below_1)
     cost: CostControl | None = None
     order_penalty: float = attrs.field(default=0.0, validator=check.not_negative)
     prune_after: int | None = attrs.field(

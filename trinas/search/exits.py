@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 import torch
@@ -16,17 +16,18 @@ from trinas.search.setting import Pass, Setting
 from trinas.search.step import Step
 from trinas.search.task import Task
 from trinas.space.decision import Decision, Option
-from trinas.supernet import Supernet, batch_statistics
+from trinas.supernet import Mixture, Supernet, batch_statistics
 from trinas.supernet.exits import options_to_run
 
 KINDS = ("path", "depth")
 """Decisions whose options are exits."""
 
 
-class End(NamedTuple):
+@attrs.frozen(eq=False)
+class End:
     """A mixed decision of paths or depths.
 
-    Args:
+    Attributes:
         number: of its supernet.
         decision: of that supernet.
         order: for each option the one that it goes on from, -1 where there is none.
@@ -36,19 +37,28 @@ class End(NamedTuple):
     decision: Decision
     order: tuple[int, ...]
 
-    def odds(self, setting: Setting, lean: float = 0.0) -> dict[Option, float]:
-        """How much each option counts.
+    def odds(self, setting: Setting) -> dict[Option, float]:
+        """The weights of the options."""
+        mixture = setting.mixtures[self.number]
+        start = mixture.graph.offsets[self.decision.path]
+        return {o: mixture.host[start + k] for k, o in enumerate(self.decision.options)}
+
+    def shares(self, setting: Setting, lean: float, *, even: bool) -> dict[Option, float]:
+        """How much each option counts in the training of the network's weights.
 
         Args:
-            setting: whose weights they are.
+            setting: how the decisions stand.
             lean: share that goes, evenly, to the exits that no other living one goes on from.
+            even: whether the rest goes to all living ones alike, instead of by their weights.
         """
-        mixture = setting.mixtures[self.number]
-        start, options = mixture.graph.offsets[self.decision.path], self.decision.options
-        odds = {option: mixture.host[start + k] for k, option in enumerate(options)}
-        if not lean:
-            return odds
+        odds = self.odds(setting)
+        options, mixture = self.decision.options, setting.mixtures[self.number]
+        start = mixture.graph.offsets[self.decision.path]
         living = [k for k in range(len(options)) if mixture.alive[start + k]]
+        if even:
+            gone = setting.nets[self.number].pruned.get(self.decision.path, ())
+            living = [k for k, option in enumerate(options) if option not in gone]
+            odds = {o: (k in living) / len(living) for k, o in enumerate(options)}
         inner: set[int] = set()
         for k in living:
             while k >= 0 and self.order[k] not in inner:
@@ -78,19 +88,34 @@ def ends_of(nets: Sequence[Supernet]) -> list[End]:
 
 
 def drawn_apart(
-    setting: Setting, ends: Sequence[End], one: End, rng: random.Random, lean: float = 0.0
+    setting: Setting,
+    shares: Mapping[End, Mapping[Option, float]],
+    one: End | None,
+    rng: random.Random,
 ) -> Setting:
-    """The setting with all these decisions but one settled, each drawn by its odds."""
-    for end in ends:
+    """The setting with all these decisions but one settled, each drawn by its shares."""
+    for end, odds in shares.items():
         if end is not one:
-            odds = end.odds(setting, lean)
             picked = rng.choices(list(odds), list(odds.values()))[0]
             setting = setting.picking(end.number, {end.decision.path: picked})
     return setting
 
 
+def on_drawn_paths(setting: Setting, rng: random.Random) -> Setting:
+    """The setting with all mixed paths and depths settled, each drawn by its weights."""
+    shares = {end: end.odds(setting) for end in ends_of(setting.nets) if end.is_open(setting)}
+    return drawn_apart(setting, shares, None, rng)
+
+
 def losses_at_exits(
-    task: Task, batch: tuple[Any, Any], setting: Setting, end: End, *, at: str, keep: bool
+    task: Task,
+    batch: tuple[Any, Any],
+    setting: Setting,
+    end: End,
+    options: Sequence[Option] | None = None,
+    *,
+    at: str,
+    keep: bool,
 ) -> dict[Option, Tensor]:
     """The loss with one decision at each of its options in turn.
 
@@ -102,6 +127,7 @@ def losses_at_exits(
         batch: input and target.
         setting: how the other decisions stand.
         end: the decision.
+        options: of it; those that have weight, or take a gradient, where None.
         at: phase and step, for messages.
         keep: whether the passes are kept for a backward pass.
 
@@ -114,9 +140,9 @@ def losses_at_exits(
     with task.precision():
         with torch.set_grad_enabled(keep):
             if task.model is net:
-                outputs = net.network.outputs_at_exits(x, mixture, path)
+                outputs = net.network.outputs_at_exits(x, mixture, path, options=options)
             else:
-                for option in options_to_run(mixture, path, None):
+                for option in options_to_run(mixture, path, options):
                     with setting.picking(end.number, {path: option}).held():
                         outputs = {**outputs, option: task.model(x)}
         return {
@@ -140,24 +166,25 @@ class Exits:
     def __call__(self, step: Step, passes: Sequence[Pass]) -> Tensor:
         """One pass with several ends for each decision of paths, in each of the passes."""
         ends = ends_of(passes[0].setting.nets)
-        learning = any(_mixes_more(net) for net in passes[0].setting.nets)
-        losses = [self._descend(step, one, ends, learning) for one in passes]
+        losses = [self._descend(step, one, ends) for one in passes]
         return torch.stack(losses).sum()
 
-    def _descend(self, step: Step, one: Pass, ends: Sequence[End], learning: bool) -> Tensor:
+    def _descend(self, step: Step, one: Pass, ends: Sequence[End]) -> Tensor:
         task, setting = step.task, one.setting
+        learning = any(map(_asks, setting.nets, setting.mixtures))
         inputs = [*setting.weights, *task.arch.values()]
         at = f"{step.place}, {one.name}" if one.name else step.place
         live = [end for end in ends if end.is_open(setting)]
         if not live:
             return task.descend(step.valid, one, at=step.place, inputs=inputs)
         chosen = live if len(live) <= self.most else step.rng.sample(live, self.most)
+        odds = {end: end.odds(setting) for end in live}
         found = []
         for end in chosen:
-            apart = drawn_apart(setting, live, end, step.rng)
+            apart = drawn_apart(setting, odds, end, step.rng)
             with batch_statistics(task.model):
                 losses = losses_at_exits(task, step.valid, apart, end, at=at, keep=learning)
-                mean = one.times / len(chosen) * expected(losses, end.odds(setting))
+                mean = one.times / len(chosen) * expected(losses, odds[end])
                 found.append(task.backward(mean, inputs))
             self._add(task, setting, end, losses, one.times * len(live) / len(chosen))
         return torch.stack(found).sum()
@@ -179,12 +206,15 @@ class Exits:
         mixture.weights.grad = gradient if had is None else had + gradient
 
 
-def _mixes_more(net: Supernet) -> bool:
-    """Whether other decisions than paths and depths take a gradient through their weights."""
+def _asks(net: Supernet, mixture: Mixture) -> bool:
+    """Whether anything but mixed paths and depths takes a gradient through the network.
+
+    Drawn widths do only where they are scored.
+    """
     drawn = {decision.path for decision in net.architecture.drawn}
-    return any(
-        decision.path not in drawn
+    without = (*KINDS, "width")
+    return bool(mixture.scored) or any(
+        group.kind not in without or (decision.path in drawn) == (group.kind in KINDS)
         for group in net.architecture.groups
-        if group.kind not in KINDS
         for decision in group.decisions
     )

@@ -36,6 +36,7 @@ def trilevel(config: SearchConfig) -> Chain:
             schedule=config.weight_schedule,
             clip=config.clip,
             exits=config.deepest if exits else None,
+            wait=config.wait if exits else 0.0,
         ),
         architecture(
             adam(config.arch_lr, betas=config.arch_betas),

@@ -1,10 +1,11 @@
 """Where the architecture's gradient comes from.
 
 Decisions that a relaxation mixes take a gradient through their weights: `gradient` (first order)
-or `unrolled` (second order); paths and depths from the losses at their `exits`. Decisions of which one option is drawn, searched widths above all,
-have no such gradient: scaling a result by the weight of its width says how the loss changes with
-the scale, not with the width. Their signal comes from losses: `differences`. The older
-`straight_through` is there by its name.
+or `unrolled` (second order); with `exits`, paths and depths take theirs from the losses at each of
+their options. Decisions of which one option is drawn, searched widths above all, have no such
+gradient: scaling a result by the weight of its width says how the loss changes with the scale,
+not with the width. Their signal comes from losses: `differences`. The older `straight_through` is
+there by its name.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ class Weights(Part):
     scheduler: Scheduler | None = None
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
     exits: float | None = attrs.field(default=None, validator=check.optional(check.share))
+    wait: float = attrs.field(default=0.0, validator=check.below_1)
 
     def start(self, task: Task) -> WeightsAtWork:
         """Make the optimiser."""
@@ -52,6 +53,7 @@ def weights(
     scheduler: Scheduler | None = None,
     clip: float | None = None,
     exits: float | None = None,
+    wait: float = 0.0,
 ) -> Weights:
     """Train the weights: one step of an optimiser along the gradients summed over some passes.
 
@@ -66,8 +68,10 @@ def weights(
         clip: largest norm of all gradients together, or None.
         exits: None for the loss at the mixture; else that of paths and depths is the expected
             loss over their exits, as in `trinas.search.signals.exits`, and this is the share of the
-            deepest exits in it, on top of their odds, which falls to 0 as the search goes on. Of
+            deepest exits in it, on top of their odds, which falls to 0 after `wait`. Of
             several such decisions one has all its exits in a pass; the others are drawn.
+        wait: share of the search (`Supernet.progress`, below 1) before which exits count evenly
+            instead of by their odds, as in `architecture`.
 
     Raises:
         ConfigError: a setting is out of its range, or there are both kinds of schedule.
@@ -89,7 +93,7 @@ def weights(
             fix="Leave one of them out.",
         )
     first = passes if pretrain_passes is None else pretrain_passes
-    return Weights(optimiser, passes, first, schedule, scheduler, clip, exits)
+    return Weights(optimiser, passes, first, schedule, scheduler, clip, exits, wait)
 
 
 class WeightsAtWork(Working):
@@ -135,8 +139,7 @@ class WeightsAtWork(Working):
         # To None, not to zero: optimisers pass over what has no gradient.
         self.optimiser.zero_grad(set_to_none=True)
         losses = [
-            self._descend(step, one)
-            for one in passes_of(step.setting.detached(), passes, step.rng)
+            self._descend(step, one) for one in passes_of(step.setting.detached(), passes, step.rng)
         ]
         step.undo.keep_optimiser(self.optimiser)
         unsound = descend(
@@ -156,13 +159,17 @@ class WeightsAtWork(Working):
         live = [] if lean is None else [e for e in self._ends if e.is_open(one.setting)]
         if lean is None or not live:
             return task.descend(step.train, one, at=step.place)
-        nets = one.setting.nets
-        lean *= 1 - max(net.progress for net in nets)
+        progress = max(net.progress for net in one.setting.nets)
+        even = progress < self.part.wait
+        if not even:
+            lean *= (1 - progress) / (1 - self.part.wait)
+        shares = {end: end.shares(one.setting, lean, even=even) for end in live}
         end = live[0] if len(live) == 1 else step.rng.choice(live)
-        apart = drawn_apart(one.setting, live, end, step.rng, lean)
+        apart = drawn_apart(one.setting, shares, end, step.rng)
         at = f"{step.place}, {one.name}" if one.name else step.place
-        losses = losses_at_exits(task, step.train, apart, end, at=at, keep=True)
-        return task.backward(one.times * expected(losses, end.odds(one.setting, lean)))
+        counting = [option for option, share in shares[end].items() if share]
+        losses = losses_at_exits(task, step.train, apart, end, counting, at=at, keep=True)
+        return task.backward(one.times * expected(losses, shares[end]))
 
     def _follow(self) -> None:
         """Take the scheduler one step on."""
