@@ -23,7 +23,7 @@ from trinas.search.saving import load_state, state_of
 from trinas.search.setting import Setting
 from trinas.search.step import Step
 from trinas.search.stream import Stream
-from trinas.search.task import Task
+from trinas.search.task import Task, precision
 from trinas.search.undo import Undo, uninterrupted
 from trinas.supernet.seeding import seeded
 
@@ -121,7 +121,7 @@ class Run(Generic[R]):
                 says so when its loss is read, behind the update.
             RelaxationError: logits that are not finite.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), precision(self.task.device, None):
             return self._advance()
 
     def _advance(self) -> R:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -185,9 +186,7 @@ class Task:
         self, predict: Callable[[Any], Any], batch: Batch, setting: Setting, at: str
     ) -> Tensor:
         x, y = batch
-        kind = self.device.type
-        enabled = self.autocast is not None
-        with setting.held(), torch.autocast(kind, self.autocast or torch.bfloat16, enabled=enabled):
+        with setting.held(), precision(self.device, self.autocast):
             return loss_of(self.loss, predict(x), y, at=at)
 
     def descend(
@@ -213,6 +212,24 @@ class Task:
             scaled = loss if self.scaler is None else self.scaler.scale(loss)
             scaled.backward(inputs=inputs)
         return loss.detach()
+
+
+@contextmanager
+def precision(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """Autocast to a dtype, or none, whatever is in force outside and was left there.
+
+    Torch keeps weights that it has cast until the outermost autocast ends. They would be of an
+    earlier step inside an autocast of the user's, and behind an interruption that left one open.
+    """
+    depth = torch.autocast_increment_nesting()
+    try:
+        torch.clear_autocast_cache()
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            yield
+    finally:
+        torch.clear_autocast_cache()
+        while torch.autocast_decrement_nesting() >= depth:
+            pass
 
 
 def frozen_layers(model: nn.Module) -> list[nn.Module]:
