@@ -27,7 +27,7 @@ from trinas.supernet import Mixture
 class Architecture(Part):
     """See `architecture`."""
 
-    optimiser: OptimiserLike
+    optimiser: OptimiserLike = attrs.field(repr=check.shown)
     signal: Signal
     sampled: Estimator
     passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
@@ -145,7 +145,9 @@ class ArchitectureAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take that up."""
-        if self._estimator is not None:
+        if self._estimator is None:
+            super().remember(memory)
+        else:
             self._estimator.remember(require_dict(memory.get("estimator"), "estimator"))
 
     def plan(self) -> Mapping[str, Any]:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from trinas._core.errors import ConfigError
+from trinas.search import validators as check
 from trinas.search.checks import require_finite
 
 Settings: TypeAlias = Mapping[str, Any]
 
 
 def _items(groups: Mapping[str, Settings] | None) -> tuple[tuple[str, Settings], ...]:
-    return tuple((groups or {}).items())
+    return tuple((pattern, dict(settings)) for pattern, settings in (groups or {}).items())
 
 
 @attrs.frozen
@@ -37,7 +38,7 @@ class Optimiser:
     [(1, 0.5), (1, 0)]
     """
 
-    kind: type[torch.optim.Optimizer]
+    kind: type[torch.optim.Optimizer] = attrs.field(repr=check.shown)
     settings: Settings
     groups: tuple[tuple[str, Settings], ...] = attrs.field(default=None, converter=_items)
 

@@ -28,11 +28,11 @@ Scheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 class Weights(Part):
     """See `weights`."""
 
-    optimiser: OptimiserLike
+    optimiser: OptimiserLike = attrs.field(repr=check.shown)
     passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
     pretrain_passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
-    schedule: LrSchedule = constant
-    scheduler: Scheduler | None = None
+    schedule: LrSchedule = attrs.field(default=constant, repr=check.shown)
+    scheduler: Scheduler | None = attrs.field(default=None, repr=check.shown)
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
 
     def start(self, task: Task) -> WeightsAtWork:
@@ -165,7 +165,10 @@ class WeightsAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take up the scheduler's state, if there was a scheduler."""
-        if self._scheduler is None or not memory:
+        if not memory or (self._scheduler is None and set(memory) == {"scheduler", "settings"}):
+            return
+        if self._scheduler is None:
+            super().remember(memory)
             return
         state, groups = memory.get("scheduler"), memory.get("settings")
         own = self.memory()
