@@ -127,13 +127,23 @@ def make_optimiser(rule: OptimiserLike, named: Mapping[str, Tensor]) -> torch.op
     if isinstance(rule, Optimiser):
         made: Any = _fused(rule, named)(named)
     else:
-        made = rule(list(named.values()))
+        made = rule(list(named.values())) if callable(rule) else None
     if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
         raise ConfigError(
             "an optimiser is one of torch that steps along gradients at hand",
-            got=f"a {type(made).__name__}",
+            got=f"a {type(made).__name__}"
+            if callable(rule)
+            else f"a {type(rule).__name__}, which makes none",
             fix="Give trinas.adam(...), trinas.optimiser(CLASS, ...), or a function from "
             "parameters to such an optimiser.",
+        )
+    given = {id(p) for p in named.values()}
+    if any(id(p) not in given for group in made.param_groups for p in group["params"]):
+        raise ConfigError(
+            "an optimiser moves the parameters that it is given, or some of them",
+            got="one with others",
+            at=type(made).__name__,
+            fix="Make it of the argument of the function, not of model.parameters().",
         )
     return made
 
@@ -176,7 +186,10 @@ def descend(
         return torch.zeros((), device=parameters[0].device)  # it refuses to step along nothing
     if scaler is not None:
         scaler.unscale_(optimiser)
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     if scaler is not None:
         scaler.step(optimiser)
         return torch.zeros_like(norm)
