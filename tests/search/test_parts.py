@@ -341,3 +341,35 @@ def test_two_runs_may_have_it(name):
     assert attrs.asdict(case.part, recurse=False) == before
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(case.part, next(iter(before), "anything"), 1)
+
+
+OF_A_RUN = [name for name, case in TABLE.items() if not isinstance(case.part, Score | DrawNetwork)]
+
+
+@pytest.mark.parametrize("name", OF_A_RUN)
+def test_it_works_on_a_model_without_supernets(name):
+    model = torch.nn.Conv2d(1, 1, 3, padding=1)
+    method = tn.chain(WEIGHTS, TABLE[name].part)
+    run = tn.run(method, model, F.mse_loss, batch, lambda step: batch(step, 1), steps=4)
+    before = model.weight.detach().clone()
+    reports = list(run)
+
+    assert len(reports) == (3 if name == "stop_when" else 4)
+    assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("name", [n for n in OF_A_RUN if TABLE[n].beside == BOTH])
+def test_it_may_be_put_into_a_run_that_goes_on_or_taken_out(name):
+    def make(*more):
+        net = tn.compile_supernet(GRAPH, seed=0, init_std=0.05)
+        data = batch, lambda step: batch(step, 1)
+        return tn.run(tn.chain(*BOTH, *more), net, F.mse_loss, *data, steps=3)
+
+    without, beside, again = make(), make(TABLE[name].part), make()
+    without.advance()
+    beside.load_state_dict(through_a_file(without.state_dict()))
+    beside.advance()
+    again.load_state_dict(through_a_file(beside.state_dict()))
+    list(again)
+
+    assert (beside.step, again.step) == (2, 3)

@@ -226,6 +226,27 @@ def test_an_interruption_in_a_step_that_overflows_takes_the_scale_back():
     assert scale_of(run) == START / 2
 
 
+def test_a_loop_of_ones_own_scales_too():
+    torch.manual_seed(0)
+    task = tn.Task(supernet(), steep(1e3), autocast=torch.float16)
+    weights = tn.weights(tn.adam(1e-2)).start(task)
+    architecture = tn.architecture(tn.adam(5e-2)).start(task)
+    before, scales = [p.detach().clone() for p in task.weights.values()], []
+    for number in range(14):
+        step = tn.Step.of(task, batch(number), valid(number), progress=number / 14, seed=number)
+        for part in (weights, architecture):
+            part.before(step)
+            part.update(step)
+        step.finish()
+        scales.append(task.scaler.get_scale())
+        if number == 0:
+            assert equal(task.weights.values(), before)
+
+    assert scales[:2] == [START / 2, START / 4]
+    assert scales[-1] == scales[-2]
+    assert not equal(task.weights.values(), before)
+
+
 def test_schedulers_do_not_warn_where_a_step_is_left_out():
     """Torch does, as it knows of no step; warnings are errors in this suite."""
     step = torch.optim.lr_scheduler.StepLR
