@@ -373,3 +373,47 @@ def test_it_may_be_put_into_a_run_that_goes_on_or_taken_out(name):
     list(again)
 
     assert (beside.step, again.step) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: tn.weights(schedule=0.5), "schedule can be called; got 0.5; at Weights"),
+        (lambda: tn.weights(scheduler=0.5), "scheduler can be called; got 0.5"),
+        (lambda: tn.weights(passes=("wide",)), "passes are names of passes"),
+        (lambda: tn.architecture(signal="gradient"), "signal can be called; got 'gradient'"),
+        (lambda: tn.architecture(sampled="draws"), r"sampled is an estimator; .*differences\(\)"),
+        (lambda: tn.term(1.0), "function can be called; got 1.0; at Term"),
+        (lambda: tn.entropy(float("nan")), "weight is a finite number; got nan"),
+        (lambda: tn.ordered(-1), "weight is at least 0; got -1"),
+        (lambda: tn.watch(None), "function can be called; got None; at Watch"),
+        (lambda: tn.stop_when(True), "rule can be called; got True"),
+        (lambda: tn.average(1.0), r"decay lies in \[0, 1\); got 1.0"),
+        (lambda: tn.prune(after=1.5), "after is a whole number; got 1.5"),
+        (lambda: tn.chain("weights"), "a chain is made of parts; got weights"),
+        (lambda: tn.sgd(0.1, groups=[1]), r"groups are patterns of names to settings; got \[1\]"),
+    ],
+)
+def test_settings_that_are_none_are_refused_where_they_are_written(make, text):
+    with pytest.raises(tn.search.ConfigError, match=text):
+        make()
+
+
+def test_what_no_task_can_be_made_of_is_refused():
+    with pytest.raises(tn.search.ConfigError, match=r"a loss is a function .* got None"):
+        tn.Task(torch.nn.Linear(1, 1), None)
+    with pytest.raises(tn.search.ConfigError, match=r"a lazy layer .* Run it once on a batch"):
+        tn.Task(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LazyLinear(3)), F.mse_loss)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), -1.0])
+def test_a_schedule_that_gives_no_rate_moves_nothing(factor):
+    model = torch.nn.Conv2d(1, 1, 3, padding=1)
+    before = model.weight.detach().clone()
+    run = tn.run(
+        tn.weights(tn.sgd(0.1), schedule=lambda share: factor), model, F.mse_loss, batch, steps=1
+    )
+    with pytest.raises(tn.search.ConfigError, match=r"finite factor of at least 0; got .*step 1"):
+        run.advance()
+
+    assert torch.equal(model.weight, before)

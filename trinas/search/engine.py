@@ -19,11 +19,12 @@ from trinas._core.errors import ConfigError, TrinasError
 from trinas.search.loading import plain_dtype
 from trinas.search.part import Chain, Part, Working
 from trinas.search.phase import Phase, numbered, phase_at
+from trinas.search.precision import precision
 from trinas.search.saving import load_state, state_of
 from trinas.search.setting import Setting
 from trinas.search.step import Step
 from trinas.search.stream import Stream
-from trinas.search.task import Task, precision
+from trinas.search.task import Task
 from trinas.search.undo import Undo, uninterrupted
 from trinas.supernet.seeding import seeded
 
@@ -115,8 +116,7 @@ class Run(Generic[R]):
             ConfigError: all steps are done, or the network was moved to another device.
             DataError: a batch that is no pair of an input and a target on the device of the
                 network, or data that ran out.
-            ShapeError: a target of another shape than the prediction, or a loss that is
-                not one number.
+            ShapeError: a target of another shape than the prediction, or a loss with dimensions.
             DivergenceError: a loss or a gradient that is not finite. On an accelerator a report
                 says so when its loss is read, behind the update.
             RelaxationError: logits that are not finite.

@@ -19,7 +19,14 @@ Settings: TypeAlias = Mapping[str, Any]
 
 
 def _items(groups: Mapping[str, Settings] | None) -> tuple[tuple[str, Settings], ...]:
-    return tuple((pattern, dict(settings)) for pattern, settings in (groups or {}).items())
+    found = {} if groups is None else groups
+    if not isinstance(found, Mapping) or not all(isinstance(s, Mapping) for s in found.values()):
+        raise ConfigError(
+            "groups are patterns of names to settings",
+            got=repr(groups)[:80],
+            fix='Write groups={"*.bias": {"weight_decay": 0.0}}.',
+        )
+    return tuple((pattern, dict(settings)) for pattern, settings in found.items())
 
 
 @attrs.frozen
@@ -61,6 +68,8 @@ class Optimiser:
             made.append({"params": [left.pop(name) for name in names], **settings})
         if left:
             made.append({"params": list(left.values())})
+        if not callable(self.kind):
+            raise ConfigError("an optimiser has a class of torch.optim", got=repr(self.kind))
         try:
             return self.kind(made, **self.settings)
         except (TypeError, ValueError) as error:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from trinas._core.errors import ConfigError
 from trinas.search.batches import Batch
 from trinas.search.checks import loss_of
 from trinas.search.loading import load_part
+from trinas.search.precision import precision
 from trinas.search.setting import Pass, Setting
 from trinas.supernet import Supernet
 
@@ -77,7 +78,15 @@ class Task:
                 got=f"{type(model).__name__} without any",
                 fix="Put a layer that learns into it, or thaw one.",
             )
+        if not callable(loss):
+            raise ConfigError("a loss is a function of prediction and target", got=repr(loss)[:80])
         first = next(iter(self.weights.values()))
+        if any(is_lazy(p) for p in self.weights.values()):
+            raise ConfigError(
+                "a model has its sizes before it is trained",
+                got="a lazy layer that saw no batch",
+                fix="Run it once on a batch.",
+            )
         if first.is_inference():
             raise ConfigError(
                 "weights can be trained",
@@ -212,24 +221,6 @@ class Task:
             scaled = loss if self.scaler is None else self.scaler.scale(loss)
             scaled.backward(inputs=inputs)
         return loss.detach()
-
-
-@contextmanager
-def precision(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast to a dtype, or none, whatever is in force outside and was left there.
-
-    Torch keeps weights that it has cast until the outermost autocast ends. They would be of an
-    earlier step inside an autocast of the user's, and behind an interruption that left one open.
-    """
-    depth = torch.autocast_increment_nesting()
-    try:
-        torch.clear_autocast_cache()
-        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            yield
-    finally:
-        torch.clear_autocast_cache()
-        while torch.autocast_decrement_nesting() >= depth:
-            pass
 
 
 def frozen_layers(model: nn.Module) -> list[nn.Module]:

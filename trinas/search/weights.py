@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -31,8 +32,10 @@ class Weights(Part):
     optimiser: OptimiserLike = attrs.field(repr=check.shown)
     passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
     pretrain_passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
-    schedule: LrSchedule = attrs.field(default=constant, repr=check.shown)
-    scheduler: Scheduler | None = attrs.field(default=None, repr=check.shown)
+    schedule: LrSchedule = attrs.field(default=constant, validator=check.function, repr=check.shown)
+    scheduler: Scheduler | None = attrs.field(
+        default=None, validator=check.optional(check.function), repr=check.shown
+    )
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
 
     def start(self, task: Task) -> WeightsAtWork:
@@ -115,6 +118,10 @@ class WeightsAtWork(Working):
         step.undo.keep_settings(self.optimiser)
         if self._scheduler is None:
             factor = self.part.schedule(step.share)
+            if not 0 <= factor < math.inf:
+                raise ConfigError(
+                    "a schedule gives a finite factor of at least 0", got=factor, at=step.place
+                )
             for group, rate in zip(self.optimiser.param_groups, self._rates):
                 group["lr"] = rate * factor
         step.tell(lr=self.lr)
