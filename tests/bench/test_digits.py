@@ -14,9 +14,6 @@ from trinas.bench.problem import Recipe
 from trinas.bench.signals import spearman
 from trinas.bench.table import Table
 
-if not (DATA / "digits.json").exists():
-    pytest.skip("the table of the digits is not made yet", allow_module_level=True)
-
 BENCHMARK = digits()
 
 
