@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from trinas._core.errors import ConfigError
 from trinas.search import validators as check
 from trinas.search.estimators import Differences
 from trinas.search.exits import KINDS, Exits, on_drawn_paths
@@ -24,14 +25,24 @@ from trinas.search.task import Task
 from trinas.supernet import Mixture
 
 
+def _estimator(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not hasattr(value, "start"):
+        raise ConfigError(
+            "sampled is an estimator",
+            got=repr(value)[:80],
+            at=type(owner).__name__,
+            fix="Give trinas.signals.differences() or trinas.signals.straight_through().",
+        )
+
+
 @attrs.frozen
 class Architecture(Part):
     """See `architecture`."""
 
-    optimiser: OptimiserLike
-    signal: Signal
-    sampled: Estimator
-    passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
+    optimiser: OptimiserLike = attrs.field(repr=check.shown)
+    signal: Signal = attrs.field(validator=check.function)
+    sampled: Estimator = attrs.field(validator=_estimator)
+    passes: tuple[str | Policy, ...] = attrs.field(validator=[check.passes, check.mixed_passes])
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
     wait: float = attrs.field(default=0.0, validator=check.below_1)
 
@@ -59,7 +70,7 @@ def architecture(
             torch.
         signal: `signals.gradient`, `signals.unrolled` or `signals.exits`.
         sampled: `signals.differences` or `signals.straight_through`.
-        passes: what `signal` looks at, as in `weights`.
+        passes: what `signal` looks at, as in `weights`; not ``"network"``, which mixes nothing.
         clip: largest norm of the gradients, or None.
         wait: share of the search (`Supernet.progress`, below 1) before which paths and depths
             stand still, so that exits are compared when they have been trained (Auto-DeepLab,
@@ -173,7 +184,9 @@ class ArchitectureAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take that up."""
-        if self._estimator is not None:
+        if self._estimator is None:
+            super().remember(memory)
+        else:
             self._estimator.remember(require_dict(memory.get("estimator"), "estimator"))
 
     def plan(self) -> Mapping[str, Any]:

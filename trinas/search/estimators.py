@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from trinas.search import validators as check
 from trinas.search.setting import Setting
@@ -56,7 +57,7 @@ def differences(draws: int = 4) -> Differences:
     whatever stands behind a decision, and without a backward pass. All draws see one batch.
 
     Args:
-        draws: forward passes a step, at least 2.
+        draws: how many a step, at least 2; a network that is drawn again is run once.
 
     Raises:
         ConfigError: fewer draws.
@@ -77,7 +78,8 @@ class DifferencesAtWork:
         """Estimate at the mixture of the step."""
         detached = step.setting.detached()
         rows: list[list[list[float]]] = [[] for _ in detached.nets]
-        losses = []
+        losses: list[Tensor] = []
+        known: dict[object, Tensor] = {}
         with torch.no_grad(), batch_statistics(step.task.model):
             for number in range(self._draws):
                 mixtures = []
@@ -85,10 +87,13 @@ class DifferencesAtWork:
                     picked = draw(net, mixture, step.rng)
                     mixtures.append(mixture.picking(picked))
                     own.append(score(net, mixtures[-1], mixture, picked))
-                one = Setting(detached.nets, tuple(mixtures))
-                losses.append(
-                    step.task.loss_at(step.valid, one, at=f"{step.place}, draw {number + 1}")
-                )
+                # What has one score runs one network, so it is run once.
+                key = tuple(tuple(own[-1]) for own in rows)
+                if key not in known:
+                    one = Setting(detached.nets, tuple(mixtures))
+                    at = f"{step.place}, draw {number + 1}"
+                    known[key] = step.task.loss_at(step.valid, one, at=at)
+                losses.append(known[key])
         values = torch.stack(losses)
         others = (values.sum() - values) / (self._draws - 1)
         advantages = (values - others) / self._draws

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trinas.search import validators as check
 from trinas.search.checks import loss_of
+from trinas.search.precision import precision
 from trinas.search.setting import Pass, Setting
 from trinas.search.step import Step
 from trinas.search.task import Task
@@ -137,7 +138,7 @@ def losses_at_exits(
     (x, y), path = batch, end.decision.path
     net, mixture = setting.nets[end.number], setting.mixtures[end.number]
     outputs: Mapping[Option, Any] = {}
-    with task.precision():
+    with precision(task.device, task.autocast):
         with torch.set_grad_enabled(keep):
             if task.model is net:
                 outputs = net.network.outputs_at_exits(x, mixture, path, options=options)
@@ -155,6 +156,34 @@ def expected(losses: Mapping[Option, Tensor], odds: Mapping[Option, float]) -> T
     """The mean of losses by these odds."""
     values = torch.stack(list(losses.values()))
     return (torch.tensor([odds[option] for option in losses]).to(values) * values).sum()
+
+
+def descend_at_exits(
+    step: Step, one: Pass, ends: Sequence[End], lean: float, wait: float
+) -> Tensor:
+    """Add the gradient of the expected loss over the exits of one decision to the weights.
+
+    Args:
+        step: of pretraining or search.
+        one: how all decisions stand.
+        ends: the decisions that are open; the others but one are drawn.
+        lean: share of the deepest exits, until `wait`; it falls to 0 at the end.
+        wait: share of the search before which the others count evenly.
+
+    Returns:
+        That loss, as often as the pass counts.
+    """
+    task, setting = step.task, one.setting
+    progress = max(net.progress for net in setting.nets)
+    if progress >= wait:
+        lean *= (1 - progress) / (1 - wait)
+    shares = {end: end.shares(setting, lean, even=progress < wait) for end in ends}
+    end = ends[0] if len(ends) == 1 else step.rng.choice(ends)
+    apart = drawn_apart(setting, shares, end, step.rng)
+    counting = [option for option, share in shares[end].items() if share]
+    at = f"{step.place}, {one.name}" if one.name else step.place
+    losses = losses_at_exits(task, step.train, apart, end, counting, at=at, keep=True)
+    return task.backward(one.times * expected(losses, shares[end]))
 
 
 @attrs.frozen

@@ -138,6 +138,17 @@ def passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
+def mixed_passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """No pass of one network alone."""
+    if "network" in value:
+        raise ConfigError(
+            f"{attribute.name} of an architecture mix its options",
+            got=repr(value),
+            at=type(owner).__name__,
+            fix='Leave "network" to the weights: nothing in it depends on the architecture.',
+        )
+
+
 def autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
     """``torch.bfloat16``, ``torch.float16`` or None."""
     if value not in (None, torch.bfloat16, torch.float16):
@@ -157,6 +168,21 @@ def at_least_2(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
             at=type(owner).__name__,
             fix="A loss is compared with others.",
         )
+
+
+def function(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Something that can be called."""
+    if not callable(value):
+        raise ConfigError(
+            f"{attribute.name} can be called", got=repr(value)[:80], at=type(owner).__name__
+        )
+
+
+def shown(value: object) -> str:
+    """How a setting prints that a user gave: functions and classes by their names alone."""
+    if attrs.has(type(value)) or value is None:
+        return repr(value)
+    return f"<{getattr(value, '__name__', type(value).__name__)}>"
 
 
 optional = attrs.validators.optional

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -14,15 +15,16 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from trinas._core.errors import CheckpointError, ConfigError
 from trinas.search import validators as check
-from trinas.search.exits import drawn_apart, ends_of, expected, losses_at_exits
+from trinas.search.exits import descend_at_exits, ends_of
 from trinas.search.loading import load_part
 from trinas.search.optimisers import OptimiserLike, adam, descend, forget, make_optimiser
 from trinas.search.part import Part, Working
 from trinas.search.schedules import LrSchedule, constant
-from trinas.search.setting import Pass, Policy, passes_of
+from trinas.search.setting import ONE_NETWORK, Pass, Policy, passes_of
 from trinas.search.step import Step
 from trinas.search.task import Task
 
+Passes: TypeAlias = tuple[str | Policy, ...]
 Scheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
@@ -30,11 +32,13 @@ Scheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 class Weights(Part):
     """See `weights`."""
 
-    optimiser: OptimiserLike
-    passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
-    pretrain_passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
-    schedule: LrSchedule = constant
-    scheduler: Scheduler | None = None
+    optimiser: OptimiserLike = attrs.field(repr=check.shown)
+    passes: Passes = attrs.field(validator=check.passes)
+    pretrain_passes: Passes = attrs.field(validator=check.passes)
+    schedule: LrSchedule = attrs.field(default=constant, validator=check.function, repr=check.shown)
+    scheduler: Scheduler | None = attrs.field(
+        default=None, validator=check.optional(check.function), repr=check.shown
+    )
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
     exits: float | None = attrs.field(default=None, validator=check.optional(check.share))
     wait: float = attrs.field(default=0.0, validator=check.below_1)
@@ -47,8 +51,8 @@ class Weights(Part):
 def weights(
     optimiser: OptimiserLike = adam(1e-4),  # noqa: B008  # frozen
     *,
-    passes: tuple[str | Policy, ...] = ("sampled", "widest", "narrowest"),
-    pretrain_passes: tuple[str | Policy, ...] | None = None,
+    passes: Passes = ("sampled", "widest", "narrowest"),
+    pretrain_passes: Passes | None = None,
     schedule: LrSchedule = constant,
     scheduler: Scheduler | None = None,
     clip: float | None = None,
@@ -69,7 +73,8 @@ def weights(
         exits: None for the loss at the mixture; else that of paths and depths is the expected
             loss over their exits, as in `trinas.search.signals.exits`, and this is the share of the
             deepest exits in it, on top of their odds, which falls to 0 after `wait`. Of
-            several such decisions one has all its exits in a pass; the others are drawn.
+            several such decisions one has all its exits in a pass; the others are drawn. Where
+            there is one and nothing else to decide, passes of one network are left out.
         wait: share of the search (`Supernet.progress`, below 1) before which exits count evenly
             instead of by their odds, as in `architecture`.
 
@@ -109,6 +114,7 @@ class WeightsAtWork(Working):
         self.optimiser = make_optimiser(part.optimiser, task.weights)
         self.optimisers = {"weights": self.optimiser}
         self._ends = ends_of(tuple(task.nets.values()))
+        self._passes = [self._of_use(passes) for passes in (part.passes, part.pretrain_passes)]
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
         self._scheduler = None
         if part.scheduler is not None:
@@ -128,6 +134,10 @@ class WeightsAtWork(Working):
         step.undo.keep_settings(self.optimiser)
         if self._scheduler is None:
             factor = self.part.schedule(step.share)
+            if not 0 <= factor < math.inf:
+                raise ConfigError(
+                    "a schedule gives a finite factor of at least 0", got=factor, at=step.place
+                )
             for group, rate in zip(self.optimiser.param_groups, self._rates):
                 group["lr"] = rate * factor
         step.tell(lr=self.lr)
@@ -135,7 +145,7 @@ class WeightsAtWork(Working):
     def update(self, step: Step) -> None:
         """Lines 7 to 9 and 14 to 16 of Algorithm 1: descend on the loss summed over the passes."""
         task, pretraining = self.task, step.phase == "pretrain"
-        passes = self.part.pretrain_passes if pretraining else self.part.passes
+        passes = self._passes[pretraining]
         # To None, not to zero: optimisers pass over what has no gradient.
         self.optimiser.zero_grad(set_to_none=True)
         losses = [
@@ -153,23 +163,20 @@ class WeightsAtWork(Working):
         if self._scheduler is not None:
             step.commit(self._follow)
 
+    def _of_use(self, passes: Passes) -> Passes:
+        """Without those of one network, where a pass has all networks as its exits."""
+        count = sum(len(net.graph.decisions) for net in self.task.nets.values())
+        if self.part.exits is None or not count == len(self._ends) == 1:
+            return passes
+        return tuple(p for p in passes if p not in ONE_NETWORK) or passes
+
     def _descend(self, step: Step, one: Pass) -> Tensor:
         """One pass: at the mixture, or at all exits of a decision."""
-        task, lean = self.task, self.part.exits
+        lean, wait = self.part.exits, self.part.wait
         live = [] if lean is None else [e for e in self._ends if e.is_open(one.setting)]
         if lean is None or not live:
-            return task.descend(step.train, one, at=step.place)
-        progress = max(net.progress for net in one.setting.nets)
-        even = progress < self.part.wait
-        if not even:
-            lean *= (1 - progress) / (1 - self.part.wait)
-        shares = {end: end.shares(one.setting, lean, even=even) for end in live}
-        end = live[0] if len(live) == 1 else step.rng.choice(live)
-        apart = drawn_apart(one.setting, shares, end, step.rng)
-        at = f"{step.place}, {one.name}" if one.name else step.place
-        counting = [option for option, share in shares[end].items() if share]
-        losses = losses_at_exits(task, step.train, apart, end, counting, at=at, keep=True)
-        return task.backward(one.times * expected(losses, shares[end]))
+            return self.task.descend(step.train, one, at=step.place)
+        return descend_at_exits(step, one, live, lean, wait)
 
     def _follow(self) -> None:
         """Take the scheduler one step on."""
@@ -195,7 +202,10 @@ class WeightsAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take up the scheduler's state, if there was a scheduler."""
-        if self._scheduler is None or not memory:
+        if not memory or (self._scheduler is None and set(memory) == {"scheduler", "settings"}):
+            return
+        if self._scheduler is None:
+            super().remember(memory)
             return
         state, groups = memory.get("scheduler"), memory.get("settings")
         own = self.memory()
