@@ -24,7 +24,6 @@ from trinas.search.setting import ONE_NETWORK, Pass, Policy, passes_of
 from trinas.search.step import Step
 from trinas.search.task import Task
 
-Passes: TypeAlias = tuple[str | Policy, ...]
 Scheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
@@ -33,8 +32,8 @@ class Weights(Part):
     """See `weights`."""
 
     optimiser: OptimiserLike = attrs.field(repr=check.shown)
-    passes: Passes = attrs.field(validator=check.passes)
-    pretrain_passes: Passes = attrs.field(validator=check.passes)
+    passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
+    pretrain_passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
     schedule: LrSchedule = attrs.field(default=constant, validator=check.function, repr=check.shown)
     scheduler: Scheduler | None = attrs.field(
         default=None, validator=check.optional(check.function), repr=check.shown
@@ -51,8 +50,8 @@ class Weights(Part):
 def weights(
     optimiser: OptimiserLike = adam(1e-4),  # noqa: B008  # frozen
     *,
-    passes: Passes = ("sampled", "widest", "narrowest"),
-    pretrain_passes: Passes | None = None,
+    passes: tuple[str | Policy, ...] = ("sampled", "widest", "narrowest"),
+    pretrain_passes: tuple[str | Policy, ...] | None = None,
     schedule: LrSchedule = constant,
     scheduler: Scheduler | None = None,
     clip: float | None = None,
@@ -72,9 +71,9 @@ def weights(
         clip: largest norm of all gradients together, or None.
         exits: None for the loss at the mixture; else that of paths and depths is the expected
             loss over their exits, as in `trinas.search.signals.exits`, and this is the share of the
-            deepest exits in it, on top of their odds, which falls to 0 after `wait`. Of
-            several such decisions one has all its exits in a pass; the others are drawn. Where
-            there is one and nothing else to decide, passes of one network are left out.
+            deepest exits in it, on top of their odds, which falls to 0 after `wait`. Of several
+            such decisions one has all its exits in a pass; the others are drawn. Where there is
+            one and nothing else to decide, passes of one network are left out.
         wait: share of the search (`Supernet.progress`, below 1) before which exits count evenly
             instead of by their odds, as in `architecture`.
 
@@ -113,7 +112,7 @@ class WeightsAtWork(Working):
         self.part = part
         self.optimiser = make_optimiser(part.optimiser, task.weights)
         self.optimisers = {"weights": self.optimiser}
-        self._ends = ends_of(tuple(task.nets.values()))
+        self._ends = [] if part.exits is None else ends_of(tuple(task.nets.values()))
         self._passes = [self._of_use(passes) for passes in (part.passes, part.pretrain_passes)]
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
         self._scheduler = None
@@ -163,20 +162,18 @@ class WeightsAtWork(Working):
         if self._scheduler is not None:
             step.commit(self._follow)
 
-    def _of_use(self, passes: Passes) -> Passes:
+    def _of_use(self, passes: tuple[str | Policy, ...]) -> tuple[str | Policy, ...]:
         """Without those of one network, where a pass has all networks as its exits."""
         count = sum(len(net.graph.decisions) for net in self.task.nets.values())
-        if self.part.exits is None or not count == len(self._ends) == 1:
-            return passes
-        return tuple(p for p in passes if p not in ONE_NETWORK) or passes
+        left = tuple(p for p in passes if p not in ONE_NETWORK)
+        return left or passes if count == len(self._ends) == 1 else passes
 
     def _descend(self, step: Step, one: Pass) -> Tensor:
         """One pass: at the mixture, or at all exits of a decision."""
-        lean, wait = self.part.exits, self.part.wait
-        live = [] if lean is None else [e for e in self._ends if e.is_open(one.setting)]
-        if lean is None or not live:
+        live = [end for end in self._ends if end.is_open(one.setting)]
+        if self.part.exits is None or not live:
             return self.task.descend(step.train, one, at=step.place)
-        return descend_at_exits(step, one, live, lean, wait)
+        return descend_at_exits(step, one, live, self.part.exits, self.part.wait)
 
     def _follow(self) -> None:
         """Take the scheduler one step on."""
