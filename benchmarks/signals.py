@@ -38,7 +38,9 @@ FIRST = 7000
 DEFAULT = Settings()
 QUICK = Settings(pretrain=3, steps=6)
 COST = 520
-"""Forward passes after which signals are compared: two a step for 260 steps."""
+"""Forward passes for the widths after which signals are compared: two a step for 260 steps."""
+WEIGHTS = 9
+"""Forward passes that a step spends on the weights: three, forwards and backwards."""
 
 
 # -- signals -----------------------------------------------------------------------------
@@ -249,13 +251,29 @@ def frozen_rows(options: Options) -> list[Row]:
             for parameter in net.arch_parameters().values():
                 parameter.copy_(torch.tensor([0.3, 0.0, 0.2, -0.4]).expand_as(parameter))
         table = Table(task, net, batches)
-        for label, make in SIGNALS.items():
+        soft = {label: _through(task, net, relax) for label, relax in SOFT.items()}
+        for label, make in {**SIGNALS, **soft}.items():
             table.passes = 0
-            sample = table.estimates(make(), slow if label == AGD else many)
+            sample = table.estimates(make(), slow if label in (AGD, *SOFT) else many)
             cost = round(table.passes / len(sample))
             row = {"study": "widths, frozen weights", "task": name, "estimator": label}
             rows.append({**row, **spread(sample, table.exact(), cost)})
     return rows
+
+
+SOFT: dict[str, tn.relax.Relaxation] = {
+    "Gumbel, all options run": tn.relax.GumbelSoftmax(1.0, all_options=True),
+    "ReinMax, all options run": tn.relax.ReinMax(),
+    "softmax, all options mixed": tn.relax.Softmax(),
+}
+"""Relaxations whose widths stand behind masks: a gradient through all of them in one pass."""
+
+
+def _through(task: Task, trained: tn.Supernet, relax: tn.relax.Relaxation) -> Make:
+    """The gradient through a relaxation of the widths of a trained supernet."""
+    net = tn.compile_supernet(task.graph, {"width": relax}).train()
+    net.load_state_dict(trained.state_dict())
+    return lambda: lambda step: step.relaxed(net)
 
 
 # -- searches ----------------------------------------------------------------------------
@@ -294,8 +312,12 @@ class Search:
             net, states = sampled.search(task, SIGNALS[label](), settings)
             runs.append(states)
             agreed.append(sampled.confirmed(task, net))
-        equal = [next((s for s in states if s.passes >= COST), states[-1]) for states in runs]
         ends = [states[-1] for states in runs]
+        passes = ends[0].passes / settings.steps
+        equal = [next((s for s in states if s.passes >= COST), states[-1]) for states in runs]
+        # As many passes in all as two draws a step take.
+        steps = round((COST + WEIGHTS * settings.steps) / (WEIGHTS + passes))
+        whole = [states[min(steps, len(states)) - 1] for states in runs]
         return {
             "study": "search",
             "task": self.name,
@@ -303,9 +325,11 @@ class Search:
             "rate": settings.arch_lr,
             "betas": str(settings.betas),
             "seeds": seeds,
-            "passes": ends[0].passes / settings.steps,
+            "passes": passes,
             "right_at_cost": _mean([s.right for s in equal]),
             "odds_at_cost": _mean([s.odds for s in equal]),
+            "right_at_whole_cost": _mean([s.right for s in whole]),
+            "odds_at_whole_cost": _mean([s.odds for s in whole]),
             "right": _mean([s.right for s in ends]),
             "odds": _mean([s.odds for s in ends]),
             "lost": _mean([s.lost for s in ends]),
@@ -319,9 +343,10 @@ def _mean(values: Sequence[float]) -> float:
 
 
 AGD, DRAWS, MODEL = "straight-through (AGD)", "leave one out, 4 draws", "additive model, 4 draws"
-ALONE = "additive model alone, 4 draws"
-ONE = tuple(label for label in SIGNALS if "no wait" not in label and "8 draws" not in label)
-FIVE = tuple(label for label in SIGNALS if "no wait" not in label)
+ALONE, NO_WAIT = "additive model alone, 4 draws", "additive model, 4 draws, no wait"
+ONE = tuple(label for label in SIGNALS if "8 draws" not in label)
+FIVE = tuple(SIGNALS)
+MANY = (*FIVE[:2], *FIVE[3:5], "additive model, 2 draws", MODEL, NO_WAIT, ALONE)
 FAST = Settings(arch_lr=5e-2, betas=(0.5, 0.95))
 NORM = functools.partial(sampled.one_width, norm=True)
 CHAINS = {many: functools.partial(sampled.chain, many) for many in (3, 5, 25)}
@@ -332,9 +357,9 @@ SEARCHES = (
     Search("1 width", sampled.one_width, (MODEL,), Settings(arch_lr=1e-2), 10),
     Search("1 width", sampled.one_width, (MODEL,), FAST, 10),
     Search("5 widths", CHAINS[5], FIVE),
-    Search("5 widths", CHAINS[5], (DRAWS, MODEL), FAST, 10),
-    Search("25 widths", CHAINS[25], (AGD, DRAWS, MODEL, ALONE)),
-    Search("25 widths", CHAINS[25], (DRAWS, MODEL), FAST),
+    Search("5 widths", CHAINS[5], (DRAWS, MODEL, NO_WAIT), FAST, 10),
+    Search("25 widths", CHAINS[25], MANY),
+    Search("25 widths", CHAINS[25], (DRAWS, MODEL, NO_WAIT), FAST),
 )
 QUICK_SEARCHES = (Search("3 widths", CHAINS[3], ONE),)
 
