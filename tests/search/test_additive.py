@@ -80,11 +80,11 @@ def test_losses_that_are_not_finite_leave_no_trace(bad):
 
 def test_its_memory_makes_it_again():
     model = taught(lambda draws, _: draws @ VALUE, steps=5)
-    again = Additive.remembering(model.memory(), LIKE)
+    again = Additive.remembering(model.memory())
 
     for name, value in model.memory().items():
         assert torch.equal(value, getattr(again, name))
     with pytest.raises(CheckpointError, match="additive baseline"):
-        Additive.remembering({}, LIKE)
+        Additive.remembering({})
     with pytest.raises(CheckpointError, match="additive baseline"):
-        Additive.remembering({**model.memory(), "losses": torch.zeros(3)}, LIKE)
+        Additive.remembering({**model.memory(), "losses": torch.zeros(3)})

@@ -84,24 +84,29 @@ class Additive:
         # Positive definite by the ridge, so nothing waits to hear whether it worked.
         return self.draws.T @ torch.linalg.solve_ex(gram, self.losses).result
 
+    def on(self, device: torch.device) -> Additive:
+        """The same model on a device."""
+        if self.value.device == device:
+            return self
+        return Additive(*(tensor.to(device) for tensor in self.memory().values()))
+
     def memory(self) -> dict[str, Tensor]:
         """All of it, by name."""
         return {field.name: getattr(self, field.name) for field in attrs.fields(Additive)}
 
     @classmethod
-    def remembering(cls, memory: Mapping[str, Any], like: Tensor) -> Additive:
+    def remembering(cls, memory: Mapping[str, Any]) -> Additive:
         """The model that `memory` was taken of.
 
         Args:
             memory: what it gave.
-            like: device of the model.
 
         Raises:
             CheckpointError: it gave something else.
         """
         names = [field.name for field in attrs.fields(cls)]
         found = [memory.get(name) for name in names]
-        tensors = [value.to(like.device) for value in found if isinstance(value, Tensor)]
+        tensors = [value for value in found if isinstance(value, Tensor)]
         if len(tensors) == len(names):
             model = cls(*tensors)
             m, s = len(model.losses), len(model.value)
