@@ -2,11 +2,15 @@
 
 import json
 
+import pytest
+
 from benchmarks import tables
 
 
-def test_the_page_holds_the_present_results():
-    page = tables.PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", tables.PAGES, ids=lambda path: path.stem)
+def test_the_page_holds_the_present_results(path):
+    """To renew it: ``python -m benchmarks.tables``."""
+    page = path.read_text(encoding="utf-8")
 
     assert tables.filled(page) == page
     assert page.count("<!-- results:") == page.count("<!-- end -->") > 0
@@ -37,3 +41,29 @@ def test_a_goal_that_was_missed_is_marked():
     assert "| a | 0.5 | ≤ 1 |" in text
     assert "| b | 7 | ≥ 6 |" in text
     assert "`python -m benchmarks a`, 2026-01-01, p, 2 threads, torch 2." in text
+
+
+def test_estimators_are_compared_by_task():
+    def row(study, task, estimator, **values):
+        return {"study": study, "task": task, "estimator": estimator, "passes": 4.0, **values}
+
+    found = {"odds_at_whole_cost": 0.5, "seeds_found": 2, "seeds": 5, "rate": 0.02}
+    result = {
+        "command": "python -m benchmarks signals",
+        "date": "2026-01-01",
+        "machine": {"gpu": None, "processor": "p", "threads": 1},
+        "versions": {"torch": "2"},
+        "rows": [
+            row("widths, frozen weights", "one", "a", bias=0.123, spread_at_cost=4.56),
+            row("widths, frozen weights", "two", "a", bias=0.2, spread_at_cost=9.0),
+            row("search", "one", "b", **found),
+        ],
+    }
+
+    widths = tables.compared(result, "widths").splitlines()
+    assert widths[1] == "| estimator | passes | one | two |"
+    assert widths[3] == "| a | 4 | 0.12 / 4.6 | 0.20 / 9.0 |"
+    search = tables.compared(result, "search").splitlines()
+    assert search[1] == "| estimator | passes | one, rate 0.02 |"
+    assert search[3] == "| b | 4 | 0.50 (2 of 5) |"
+    assert search[5] == "`python -m benchmarks signals`, 2026-01-01, p, 1 thread, torch 2."

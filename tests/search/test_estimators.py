@@ -121,11 +121,11 @@ def test_a_model_far_from_the_truth_brings_no_bias():
     task, batch = task_of(SPACES["inside a drawn option"]()), batch_of(1)
     truth = torch.cat([g.flatten() for g in enumerated(task, batch)])
     estimator = informed(task, batch)
-    memory = {**estimator.memory(), "value": torch.tensor([0.5, -0.3])}
-    estimator.remember(memory)
+    far = torch.tensor([0.5, -0.3])
+    estimator.remember({**estimator.memory(), "fitted": far, "fit": torch.ones(2)})
     mean, error = estimated(task, batch, estimator, steps=500)
 
-    assert memory["value"].abs().min() > 3 * truth.abs().max()
+    assert far.abs().min() > 3 * truth.abs().max()
     assert ((mean - truth).abs() <= 4 * error + 1e-7).all(), (mean, truth, error)
 
 

@@ -38,14 +38,20 @@ class Additive:
         losses: their centred losses, (M,).
         ages: how many steps ago they were, (M,).
         fit: decayed sums of predicted times actual losses, and of predicted squares, (2,).
-        value: of every option, (S,), times how well values have predicted so far, 0 to 1.
+        fitted: the values by least squares, (S,).
     """
 
     draws: Tensor
     losses: Tensor
     ages: Tensor
     fit: Tensor
-    value: Tensor
+    fitted: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """Of every option, (S,): as fitted, times how well that has predicted so far (0 to 1)."""
+        tiny = torch.finfo(self.fit.dtype).tiny
+        return (self.fit[0] / self.fit[1].clamp_min(tiny)).clamp(0, 1) * self.fitted
 
     @classmethod
     def empty(cls, options: int, like: Tensor) -> Additive:
@@ -64,25 +70,15 @@ class Additive:
         sound = losses.isfinite().all()
         x = torch.where(sound, draws - draws.mean(0), 0.0)
         y = torch.where(sound, losses - losses.mean(), 0.0)
-        predicted = x @ self._values()
+        predicted = x @ self.fitted
+        draws = torch.cat([self.draws, x])[-WINDOW:]
+        losses = torch.cat([self.losses, y])[-WINDOW:]
+        ages = torch.cat([self.ages + 1, torch.zeros_like(y)])[-WINDOW:]
         fit = KEEP * self.fit + torch.stack([predicted @ y, predicted @ predicted])
-        known = Additive(
-            torch.cat([self.draws, x])[-WINDOW:],
-            torch.cat([self.losses, y])[-WINDOW:],
-            torch.cat([self.ages + 1, torch.zeros_like(y)])[-WINDOW:],
-            fit,
-            self.value,
-        )
-        # The share of what is predicted that came true: a poor model is held back.
-        share = (fit[0] / fit[1].clamp_min(torch.finfo(fit.dtype).tiny)).clamp(0, 1)
-        return attrs.evolve(known, value=share * known._values())
-
-    def _values(self) -> Tensor:
-        if not len(self.losses):
-            return torch.zeros_like(self.value)
-        gram = self.draws @ self.draws.T + torch.diag(RIDGE * KEEP**-self.ages)
         # Positive definite by the ridge, so nothing waits to hear whether it worked.
-        return self.draws.T @ torch.linalg.solve_ex(gram, self.losses).result
+        gram = draws @ draws.T + torch.diag(RIDGE * KEEP**-ages)
+        shares = torch.cholesky_solve(losses[:, None], torch.linalg.cholesky_ex(gram).L)
+        return Additive(draws, losses, ages, fit, draws.T @ shares[:, 0])
 
     def on(self, device: torch.device) -> Additive:
         """The same model on a device."""
@@ -109,7 +105,7 @@ class Additive:
         tensors = [value for value in found if isinstance(value, Tensor)]
         if len(tensors) == len(names):
             model = cls(*tensors)
-            m, s = len(model.losses), len(model.value)
+            m, s = len(model.losses), len(model.fitted)
             shapes = [(m, s), (m,), (m,), (2,), (s,)]
             if m <= WINDOW and [tuple(value.shape) for value in tensors] == shapes:
                 return model
