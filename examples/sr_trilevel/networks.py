@@ -184,7 +184,7 @@ def _unfinished(state: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
     """How far a run has come that has not come to its end, in words."""
     stage = _last_stage(state)
     last = bool(state.get("finetuning")) or not saved.get("finetune")
-    step, total = stage["step"], stage["plan"]["steps"]
+    step, total = stage["step"], stage["total"]
     if last and step >= total:
         return ""
     return f" ({'fine-tuning' if state.get('finetuning') else 'training'} {step} of {total})"

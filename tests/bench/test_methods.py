@@ -107,7 +107,7 @@ def test_a_cost_of_the_task_is_a_cost_of_the_search():
     benchmark = planted("width-4-cost")
     assert benchmark.charge is not None
     dear = attrs.evolve(benchmark, charge=attrs.evolve(benchmark.charge, weight=1e3))
-    found = METHODS["search-fast"](dear, Allowance(pretrain_steps=0, search_steps=60), 0)
+    found = METHODS["search"](dear, Allowance(pretrain_steps=0, search_steps=60), 0)
 
     assert dict(found.genotype) == {"conv[0]/width": 1}
 

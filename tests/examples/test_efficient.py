@@ -172,7 +172,7 @@ def searched(graph: tn.Graph, cost_weight: float) -> tuple[set[str], tn.Genotype
         "width": tn.relax.GumbelSoftmax(),
     }
     net = tn.compile_supernet(graph, relaxations)
-    target = 0.2 * largest_macs(graph)
+    target = 0.5 * largest_macs(graph)
     config = tn.SearchConfig(
         pretrain_steps=2,
         search_steps=16,

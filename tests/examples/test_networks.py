@@ -80,7 +80,7 @@ def test_a_run_that_is_not_finished_says_so(copied):
 def test_the_network_is_that_of_the_last_stage(copied):
     def tune(state):
         weights = {name: tensor * 2 for name, tensor in state["training"]["model"].items()}
-        state["finetuning"] = {"model": weights, "step": 1, "plan": {"steps": 1}}
+        state["finetuning"] = {"model": weights, "step": 1, "total": 1}
 
     before = next(load_network(copied).parameters()).clone()
     changed(copied, tune)

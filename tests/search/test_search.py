@@ -37,6 +37,8 @@ CONFIG = tn.SearchConfig(
     search_steps=8,
     weight_lr=1e-2,
     arch_lr=1e-2,
+    pretrain_passes=("widest", "narrowest", "random", "random"),
+    search_passes=("sampled", "widest", "narrowest"),
     cost=tn.CostControl(target=1e4, weight=0.1, every=4),
 )
 

@@ -25,8 +25,25 @@ from trinas.bench.benchmark import Benchmark
 from trinas.bench.passes import BACKWARD, Passes
 from trinas.bench.problem import Task
 from trinas.bench.signals import confidence, discretisation_gap, rank_correlation
-from trinas.search import CostControl, RandomSearch, RandomSearchConfig, Search, SearchConfig
+from trinas.relax import GumbelSoftmax, Linear, Softmax
+from trinas.search import (
+    Chain,
+    CostControl,
+    Halving,
+    RandomSearch,
+    RandomSearchConfig,
+    Search,
+    SearchConfig,
+    adam,
+    architecture,
+    chain,
+    run,
+    weights,
+)
+from trinas.search.estimators import straight_through
+from trinas.search.methods import darts
 from trinas.supernet import derive
+from trinas.supernet.architecture import RelaxSpec
 
 
 @attrs.frozen(kw_only=True)
@@ -132,10 +149,74 @@ def search(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
     return gradient_search(benchmark, allowance, seed)
 
 
-@METHODS.register("search-fast")
-def search_fast(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
-    """`trinas.Search` at rates for small tasks: weights 1e-2, architecture 2e-2."""
-    return gradient_search(benchmark, allowance, seed, weight_lr=1e-2, arch_lr=2e-2)
+@METHODS.register("trilevel")
+def trilevel(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
+    """Algorithm 1 with the paper's signals and passes, at the rates of `search`."""
+    return gradient_search(
+        benchmark,
+        allowance,
+        seed,
+        sampled="straight_through",
+        pretrain_passes=("widest", "narrowest", "random", "random"),
+        search_passes=("sampled", "widest", "narrowest"),
+    )
+
+
+def chain_search(
+    benchmark: Benchmark, allowance: Allowance, seed: int, method: Chain, relax: RelaxSpec
+) -> Found:
+    """Any chain of parts.
+
+    Args:
+        benchmark: a searchable one; a cost that belongs to it is added to the chain.
+        allowance: its steps.
+        seed: of everything.
+        method: the chain.
+        relax: as in `trinas.compile_supernet`.
+    """
+    charge = benchmark.charge
+    if charge is not None:
+        cost = CostControl(
+            target=charge.target, weight=charge.weight, share_structure=charge.structure
+        )
+        method = chain(method, cost)
+    task = benchmark.task(seed, relax)
+    steps, pretrain = allowance.search_steps, allowance.pretrain_steps
+    with Passes(task.net) as passes:
+        for _ in run(method, *task, steps=steps, pretrain=pretrain, seed=seed):
+            pass
+    return found(benchmark, task, passes, seed)
+
+
+DARTS: RelaxSpec = {"operation": Softmax(), "inputs": "strongest"}
+"""What DARTS relaxes, and how it keeps inputs."""
+
+
+@METHODS.register("darts-1")
+def darts_1(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
+    """DARTS, first order, as published."""
+    return chain_search(benchmark, allowance, seed, darts(1), DARTS)
+
+
+@METHODS.register("darts-2")
+def darts_2(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
+    """DARTS, second order, as published."""
+    return chain_search(benchmark, allowance, seed, darts(2), DARTS)
+
+
+@METHODS.register("gdas")
+def gdas(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
+    """GDAS: one operation is drawn and runs; straight-through, temperature 10 to 0.1.
+
+    Rates are those of `search`; what is no operation is relaxed as there.
+    """
+    drawn = GumbelSoftmax(temperature=Linear(10.0, 0.1))
+    method = chain(
+        weights(adam(1e-2), schedule=Halving(), clip=5.0),
+        architecture(adam(2e-2, betas=(0.5, 0.999)), sampled=straight_through(), clip=5.0),
+    )
+    relax: RelaxSpec = {"operation": drawn, "inputs": "strongest"}
+    return chain_search(benchmark, allowance, seed, method, relax)
 
 
 CANDIDATES = 100

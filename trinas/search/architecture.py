@@ -30,7 +30,7 @@ class Architecture(Part):
     optimiser: OptimiserLike
     signal: Signal
     sampled: Estimator
-    passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
+    passes: tuple[str | Policy, ...] = attrs.field(validator=[check.passes, check.mixed_passes])
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
 
     def start(self, task: Task) -> ArchitectureAtWork:
@@ -56,7 +56,7 @@ def architecture(
             torch.
         signal: `signals.gradient` or `signals.unrolled`.
         sampled: `signals.differences` or `signals.straight_through`.
-        passes: what `signal` looks at, as in `weights`.
+        passes: what `signal` looks at, as in `weights`; not ``"network"``, which mixes nothing.
         clip: largest norm of the gradients, or None.
 
     Raises:

@@ -24,7 +24,7 @@ class SearchConfig:
     paper's, for 57,500 steps a phase, are 1e-4 and 3e-4.
 
     Attributes:
-        pretrain_steps: weights only, operations and paths mixed as they start.
+        pretrain_steps: weights only.
         search_steps: weights and architecture in turn, radius growing to its end.
         weight_lr: Adam's learning rate for weights, following `weight_schedule` in each of
             the two phases.
@@ -32,8 +32,10 @@ class SearchConfig:
         arch_lr: Adam's learning rate for the architecture parameters.
         arch_betas: Adam's betas for them.
         clip: largest norm of the gradients of the weights (and of the architecture).
-        pretrain_passes: widths that every pretraining step runs (sandwich rule).
-        search_passes: widths that every search step runs.
+        pretrain_passes: what every pretraining step runs, by name (`trinas.search.setting.PASSES`).
+        search_passes: what every search step runs. By default some are of a network of the space
+            drawn evenly: in mixtures alone options learn to add up, and none to stand by itself,
+            as in the end one has to. The architecture looks at those of the mixture.
         order: 1, or 2 for the unrolled gradient of DARTS (Eq. 7 there, exact by double
             backward; inner step plain gradient descent with `unroll_lr`).
         unroll_lr: step of the unrolled update; the learning rate of the weights if None.
@@ -62,10 +64,10 @@ class SearchConfig:
     arch_betas: tuple[float, float] = attrs.field(default=(0.5, 0.999), validator=check.betas)
     clip: float = attrs.field(default=5.0, validator=check.positive)
     pretrain_passes: tuple[str, ...] = attrs.field(
-        default=("widest", "narrowest", "random", "random"), validator=check.passes
+        default=("widest", "narrowest", "network", "network"), validator=check.passes
     )
     search_passes: tuple[str, ...] = attrs.field(
-        default=("sampled", "widest", "narrowest"), validator=check.passes
+        default=("sampled", "widest", "narrowest", "network"), validator=check.passes
     )
     order: Literal[1, 2] = attrs.field(default=1, validator=check.one_or_two)
     unroll_lr: float | None = attrs.field(default=None, validator=check.optional(check.positive))

@@ -96,6 +96,9 @@ PASSES: dict[str, Policy] = {
 """What a pass runs, by name. The first five are widths (`Mixture.with_widths`), operations and
 paths as they stand: together the sandwich of slimmable networks."""
 
+ONE_NETWORK = frozenset({"network"})
+"""Passes in which nothing is mixed, so that they say nothing about the mixture."""
+
 WIDTH_PASSES = ("sampled", "widest", "narrowest", "random", "soft")
 
 

@@ -138,6 +138,17 @@ def passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
+def mixed_passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """No pass of one network alone."""
+    if "network" in value:
+        raise ConfigError(
+            f"{attribute.name} of an architecture mix its options",
+            got=repr(value),
+            at=type(owner).__name__,
+            fix='Leave "network" to the weights: nothing in it depends on the architecture.',
+        )
+
+
 def autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
     """``torch.bfloat16``, ``torch.float16`` or None."""
     if value not in (None, torch.bfloat16, torch.float16):
