@@ -67,3 +67,40 @@ def test_estimators_are_compared_by_task():
     assert search[1] == "| estimator | passes | one, rate 0.02 |"
     assert search[3] == "| b | 4 | 0.50 (2 of 5) |"
     assert search[5] == "`python -m benchmarks signals`, 2026-01-01, p, 1 thread, torch 2."
+
+
+@pytest.fixture(scope="module")
+def signals():
+    rows = json.loads((tables.RESULTS / "signals.json").read_text(encoding="utf-8"))["rows"]
+    return [row for row in rows if row["study"] != "search"], [r for r in rows if "rate" in r]
+
+
+def test_what_the_guide_says_of_bias(signals):
+    frozen, _ = signals
+    unbiased = [r for r in frozen if r["estimator"].startswith(("differences", "leave", "addit"))]
+    unbiased = [r for r in unbiased if "alone" not in r["estimator"]]
+    operations = {(r["task"], r["estimator"]): r for r in frozen if "operations" in r["study"]}
+
+    assert len(unbiased) > 20
+    assert all(row["bias"] < 4 * row["bias_error"] for row in unbiased)
+    for task in {task for task, _ in operations}:
+        reinmax = operations[task, "ReinMax, all options run"]
+        differences = operations[task, "differences of 4 losses"]
+        assert differences["bias"] < reinmax["bias"]
+        assert differences["spread_at_cost"] < reinmax["spread_at_cost"]
+        for kind in ("Gumbel", "Gumbel at 0.1"):
+            assert reinmax["bias"] < operations[task, f"{kind}, all options run"]["bias"]
+            gdas = operations[task, f"{kind}, others as numbers (GDAS)"]
+            assert gdas["bias"] > 0.9
+
+
+def test_what_the_guide_says_of_searches(signals):
+    _, searches = signals
+    at_default = {(r["task"], r["estimator"]): r for r in searches if r["rate"] == 0.02}
+    best = "additive model, 4 draws"
+
+    for task in ("5 widths", "25 widths"):
+        ours = at_default[task, best]["odds_at_whole_cost"]
+        others = [r["odds_at_whole_cost"] for (t, name), r in at_default.items()
+                  if t == task and not name.startswith("additive")]  # fmt: skip
+        assert ours > max(others)
