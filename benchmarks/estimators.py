@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -155,68 +154,15 @@ def conditional(losses: Tensor, p: Tensor) -> Tensor:
 # -- an additive model of the loss as a control variate ----------------------------------
 
 
-@attrs.frozen(eq=False)
-class Additive:
-    """A model of the loss, one number an option, learned from the losses of earlier steps.
+def model_gradient(value: Tensor, p: Tensor, blocks: Tensor) -> Tensor:
+    """The exact gradient of what a model expects, (S,).
 
-    ``loss of a draw = something of its batch + sum over decisions of value[option]``, fitted by
-    least squares with a ridge, in which a step counts `keep` times as much as the one after it.
-    Losses and draws are centred within a step, so what the batch adds falls out. The values of
-    each decision stay around 0.
-
-    Over independent decisions the best additive model in mean square is made of the conditional
-    expectations ``E[L | decision d takes k]``, whatever the interactions: the exact gradient of
-    its expectation is that of the loss.
-
-    Attributes:
-        gram: decayed sum of products of centred draws, (S, S).
-        moment: decayed sum of products of centred draws and losses, (S,).
-        value: the fit, (S,).
-        freedom: how many losses were seen, less one a step for their mean.
-        keep: factor on what is known, a step; 0.98 remembers about 50 steps.
-        ridge: observations' worth of pull towards 0.
+    Args:
+        value: what the model says of every option, (S,).
+        p: the odds, (S,).
+        blocks: 1 where an option belongs to a decision, else 0, (D, S).
     """
-
-    gram: Tensor
-    moment: Tensor
-    value: Tensor
-    freedom: int = 0
-    keep: float = 0.98
-    ridge: float = 0.1
-
-    @classmethod
-    def empty(cls, like: Tensor, keep: float = 0.98, ridge: float = 0.1) -> Additive:
-        """The model that knows nothing, for slots like those of `like`, (S,)."""
-        zero = torch.zeros_like(like)
-        return cls(zero.new_zeros(len(like), len(like)), zero, zero, keep=keep, ridge=ridge)
-
-    def ready(self, decisions: int) -> bool:
-        """Whether it has seen as many losses as it has free values, ``S - D``.
-
-        Before that its gradients are mostly noise, on which an optimiser that forgets the size of
-        gradients (Adam) takes full steps: better leave the logits alone, cost term included.
-        """
-        return self.freedom >= len(self.value) - decisions
-
-    def seen(self, losses: Tensor, hot: Tensor) -> Additive:
-        """The model that also knows these losses, (N,), of these draws, (N, S)."""
-        x = hot - hot.mean(0)
-        gram = self.keep * self.gram + x.T @ x
-        moment = self.keep * self.moment + x.T @ (losses - losses.mean())
-        damped = gram + self.ridge * torch.eye(len(moment), device=gram.device, dtype=gram.dtype)
-        # Without waiting for whether it worked: positive definite by the ridge.
-        value = torch.linalg.solve_ex(damped, moment).result
-        freedom = self.freedom + len(losses) - 1
-        return attrs.evolve(self, gram=gram, moment=moment, value=value, freedom=freedom)
-
-    def gradient(self, p: Tensor, blocks: Tensor) -> Tensor:
-        """The exact gradient of the model's expectation, (S,).
-
-        Args:
-            p: the odds, (S,).
-            blocks: 1 where an option belongs to a decision, else 0, (D, S).
-        """
-        return p * (self.value - (blocks @ (p * self.value)) @ blocks)
+    return p * (value - (blocks @ (p * value)) @ blocks)
 
 
 def blocks_of(odds: Odds, like: Tensor) -> Tensor:
@@ -225,12 +171,11 @@ def blocks_of(odds: Odds, like: Tensor) -> Tensor:
     return torch.block_diag(*rows).to(like.device)
 
 
-def with_model(losses: Tensor, hot: Tensor, p: Tensor, model: Additive, blocks: Tensor) -> Tensor:
+def with_model(losses: Tensor, hot: Tensor, p: Tensor, value: Tensor, blocks: Tensor) -> Tensor:
     """`leave_one_out` on what an additive model leaves of the losses, plus its own gradient, (S,).
 
-    Unbiased for independent draws, since the model knows earlier steps only: what it says of a
-    draw is taken off its loss, and the exact gradient of what it says of all draws is added.
-    The closer it is, the less is left to the draws.
+    Unbiased for independent draws and a model of earlier steps: what it says of a draw is taken
+    off its loss, and the exact gradient of what it says of all draws is added. The closer it is,
+    the less is left to the draws.
     """
-    residual = losses - hot @ model.value
-    return leave_one_out(residual, hot, p) + model.gradient(p, blocks)
+    return leave_one_out(losses - hot @ value, hot, p) + model_gradient(value, p, blocks)

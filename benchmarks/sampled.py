@@ -186,6 +186,19 @@ class Step:
         rows = [architecture.row(path) for path in self._task.paths]
         return torch.cat([gradients[name][row] for name, row in rows])
 
+    def relaxed(self, net: tn.Supernet) -> Tensor:
+        """The gradient through the weights of a supernet whose widths are soft, (S,)."""
+        generator = torch.Generator().manual_seed(self.rng.getrandbits(40))
+        parameters = list(net.arch_parameters().values())
+        x, y = self._batch
+        with _statistics_kept(net):
+            prediction = net(x, at=net.mixture(generator=generator))
+        gradients = torch.autograd.grad(self._task.loss(x, prediction, y), parameters)
+        self.passes += 3
+        found = dict(zip(net.arch_parameters(), gradients))
+        rows = [net.architecture.row(path) for path in self._task.paths]
+        return torch.cat([found[name][row] for name, row in rows])
+
     def _loss(self, mixture: tn.Mixture) -> Tensor:
         x, y = self._batch
         return self._task.loss(x, self._net(x, at=mixture), y)

@@ -29,6 +29,7 @@ from benchmarks import sampled, straight_through
 from benchmarks.measure import Options, Row
 from benchmarks.sampled import Settings, Signal, Step, Task
 from benchmarks.straight_through import spread
+from trinas.search.additive import Additive
 
 Draws: TypeAlias = Callable[[e.Odds, int, random.Random], list[e.Draw]]
 
@@ -38,7 +39,9 @@ FIRST = 7000
 DEFAULT = Settings()
 QUICK = Settings(pretrain=3, steps=6)
 COST = 520
-"""Forward passes after which signals are compared: two a step for 260 steps."""
+"""Forward passes for the widths after which signals are compared: two a step for 260 steps."""
+WEIGHTS = 9
+"""Forward passes that a step spends on the weights: three, forwards and backwards."""
 
 
 # -- signals -----------------------------------------------------------------------------
@@ -109,32 +112,28 @@ class Running:
 
 
 class Modelled:
-    """An additive model of earlier losses, corrected by what it leaves of the present ones.
+    """The additive model of `trinas.signals.differences`, fed with losses of earlier steps.
 
     Args:
         n: draws a step.
-        corrected: with the correction, which makes it unbiased; else the model's own gradient
-            with the present losses in it, which lags behind.
-        wait: no update until the model has seen as many losses as it has values.
+        corrected: by what it leaves of the present losses, which makes it unbiased; else the
+            model's own gradient with the present losses in it, which lags behind.
     """
 
-    def __init__(self, n: int, *, corrected: bool = True, wait: bool = True) -> None:
-        self._n, self._corrected, self._wait = n, corrected, wait
-        self.model: e.Additive | None = None
+    def __init__(self, n: int, *, corrected: bool = True) -> None:
+        self._n, self._corrected = n, corrected
+        self._model: Additive | None = None
 
-    def __call__(self, step: Step) -> Tensor | None:
+    def __call__(self, step: Step) -> Tensor:
         """The gradient, from 2 draws on."""
         draws = e.independent(step.odds, self._n, step.rng)
         losses = step.losses(draws)
         hot = e.one_hot(step.odds, draws, losses)
-        earlier = self.model or e.Additive.empty(step.p)
-        self.model = earlier.seen(losses, hot)
-        used = earlier if self._corrected else self.model
-        if self._wait and not used.ready(len(step.odds)):
-            return None
+        earlier = self._model or Additive.empty(len(step.p), losses)
+        self._model = earlier.seen(hot, losses)
         if self._corrected:
-            return e.with_model(losses, hot, step.p, earlier, step.blocks)
-        return self.model.gradient(step.p, step.blocks)
+            return e.with_model(losses, hot, step.p, earlier.value, step.blocks)
+        return e.model_gradient(self._model.value, step.p, step.blocks)
 
 
 Make: TypeAlias = Callable[[], Signal]
@@ -149,8 +148,7 @@ SIGNALS: dict[str, Make] = {
     "stratified, running baseline, 4 draws": lambda: Running(e.stratified, 4),
     "additive model, 2 draws": lambda: Modelled(2),
     "additive model, 4 draws": lambda: Modelled(4),
-    "additive model, 4 draws, no wait": lambda: Modelled(4, wait=False),
-    "additive model alone, 2 draws": lambda: Modelled(2, corrected=False),
+    "additive model, 8 draws": lambda: Modelled(8),
     "additive model alone, 4 draws": lambda: Modelled(4, corrected=False),
 }
 
@@ -236,7 +234,7 @@ def frozen_rows(options: Options) -> list[Row]:
     """Bias and spread for two widths; logits as they start, and some way on."""
     rows: list[Row] = []
     settings = QUICK if options.quick else Settings(pretrain=300)
-    many, slow, batches = (20, 5, 3) if options.quick else (2000, 300, 40)
+    many, slow, batches = (20, 5, 3) if options.quick else (1000, 300, 40)
     kinds = {
         "two widths": interacting(),
         "two widths, batch norm": interacting(norm=True),
@@ -249,13 +247,29 @@ def frozen_rows(options: Options) -> list[Row]:
             for parameter in net.arch_parameters().values():
                 parameter.copy_(torch.tensor([0.3, 0.0, 0.2, -0.4]).expand_as(parameter))
         table = Table(task, net, batches)
-        for label, make in SIGNALS.items():
+        soft = {label: _through(task, net, relax) for label, relax in SOFT.items()}
+        for label, make in {**SIGNALS, **soft}.items():
             table.passes = 0
-            sample = table.estimates(make(), slow if label == AGD else many)
+            sample = table.estimates(make(), slow if label in (AGD, *SOFT) else many)
             cost = round(table.passes / len(sample))
             row = {"study": "widths, frozen weights", "task": name, "estimator": label}
             rows.append({**row, **spread(sample, table.exact(), cost)})
     return rows
+
+
+SOFT: dict[str, tn.relax.Relaxation] = {
+    "Gumbel, all options run": tn.relax.GumbelSoftmax(1.0, all_options=True),
+    "ReinMax, all options run": tn.relax.ReinMax(),
+    "softmax, all options mixed": tn.relax.Softmax(),
+}
+"""Relaxations whose widths stand behind masks: a gradient through all of them in one pass."""
+
+
+def _through(task: Task, trained: tn.Supernet, relax: tn.relax.Relaxation) -> Make:
+    """The gradient through a relaxation of the widths of a trained supernet."""
+    net = tn.compile_supernet(task.graph, {"width": relax}).train()
+    net.load_state_dict(trained.state_dict())
+    return lambda: lambda step: step.relaxed(net)
 
 
 # -- searches ----------------------------------------------------------------------------
@@ -294,8 +308,12 @@ class Search:
             net, states = sampled.search(task, SIGNALS[label](), settings)
             runs.append(states)
             agreed.append(sampled.confirmed(task, net))
-        equal = [next((s for s in states if s.passes >= COST), states[-1]) for states in runs]
         ends = [states[-1] for states in runs]
+        passes = ends[0].passes / settings.steps
+        equal = [next((s for s in states if s.passes >= COST), states[-1]) for states in runs]
+        # As many passes in all as two draws a step take.
+        steps = round((COST + WEIGHTS * settings.steps) / (WEIGHTS + passes))
+        whole = [states[min(steps, len(states)) - 1] for states in runs]
         return {
             "study": "search",
             "task": self.name,
@@ -303,9 +321,11 @@ class Search:
             "rate": settings.arch_lr,
             "betas": str(settings.betas),
             "seeds": seeds,
-            "passes": ends[0].passes / settings.steps,
+            "passes": passes,
             "right_at_cost": _mean([s.right for s in equal]),
             "odds_at_cost": _mean([s.odds for s in equal]),
+            "right_at_whole_cost": _mean([s.right for s in whole]),
+            "odds_at_whole_cost": _mean([s.odds for s in whole]),
             "right": _mean([s.right for s in ends]),
             "odds": _mean([s.odds for s in ends]),
             "lost": _mean([s.lost for s in ends]),
@@ -319,9 +339,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 AGD, DRAWS, MODEL = "straight-through (AGD)", "leave one out, 4 draws", "additive model, 4 draws"
-ALONE = "additive model alone, 4 draws"
-ONE = tuple(label for label in SIGNALS if "no wait" not in label and "8 draws" not in label)
-FIVE = tuple(label for label in SIGNALS if "no wait" not in label)
+ONE = tuple(label for label in SIGNALS if "8 draws" not in label)
+FIVE = tuple(SIGNALS)
+MANY = tuple(
+    label for label in SIGNALS if not any(no in label for no in ("antithetic", "running", "alone"))
+)
 FAST = Settings(arch_lr=5e-2, betas=(0.5, 0.95))
 NORM = functools.partial(sampled.one_width, norm=True)
 CHAINS = {many: functools.partial(sampled.chain, many) for many in (3, 5, 25)}
@@ -329,12 +351,10 @@ CHAINS = {many: functools.partial(sampled.chain, many) for many in (3, 5, 25)}
 SEARCHES = (
     Search("1 width", sampled.one_width, ONE),
     Search("1 width, batch norm", NORM, (AGD, DRAWS, MODEL)),
-    Search("1 width", sampled.one_width, (MODEL,), Settings(arch_lr=1e-2), 10),
-    Search("1 width", sampled.one_width, (MODEL,), FAST, 10),
     Search("5 widths", CHAINS[5], FIVE),
-    Search("5 widths", CHAINS[5], (DRAWS, MODEL), FAST, 10),
-    Search("25 widths", CHAINS[25], (AGD, DRAWS, MODEL, ALONE)),
-    Search("25 widths", CHAINS[25], (DRAWS, MODEL), FAST),
+    Search("5 widths", CHAINS[5], (DRAWS, MODEL), FAST),
+    Search("25 widths", CHAINS[25], MANY, seeds=3),
+    Search("25 widths", CHAINS[25], (DRAWS, MODEL), FAST, seeds=3),
 )
 QUICK_SEARCHES = (Search("3 widths", CHAINS[3], ONE),)
 

@@ -18,10 +18,13 @@ from torch.nn.functional import mse_loss
 
 from benchmarks import estimators as e
 from benchmarks.measure import Row
-from trinas.relax import gumbel_softmax
+from trinas.relax import gumbel_softmax, reinmax
 
 Mix: TypeAlias = Callable[[Sequence[nn.Module], Tensor, Tensor], Tensor]
 """The sum of options on one input under straight-through weights."""
+
+Relax: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""Hard weights drawn from logits, (2, K) both."""
 
 OPTIONS = 3
 CHANNELS = 4
@@ -49,17 +52,31 @@ def all_run(options: Sequence[nn.Module], x: Tensor, weights: Tensor) -> Tensor:
     return torch.stack([w * option(x) for w, option in zip(weights, options)]).sum(0)
 
 
+DRAWN, GDAS, ALL = "only the drawn option runs", "others as numbers (GDAS)", "all options run"
 MIXES: dict[str, tuple[Mix, int]] = {
-    "straight-through, only the drawn option runs": (drawn_only, 3),
-    "straight-through, others as numbers (GDAS)": (as_gdas, 3),
-    "straight-through, all options run": (all_run, 3 * OPTIONS),
+    DRAWN: (drawn_only, 3),
+    GDAS: (as_gdas, 3),
+    ALL: (all_run, 3 * OPTIONS),
 }
 """Each with its cost in forward passes of one path; forward and backward count as 3."""
 
-RELAXATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "Gumbel": lambda logits, generator: gumbel_softmax(logits, generator=generator),
-}
-"""Draws of hard weights, (2, K), from logits of that shape. Other ones (ReinMax) go in here."""
+
+def gumbel(temperature: float) -> Relax:
+    """Gumbel-softmax at one temperature. GDAS anneals from 10 to 0.1."""
+    return lambda logits, generator: gumbel_softmax(logits, temperature, generator=generator)
+
+
+def _reinmax(logits: Tensor, generator: torch.Generator) -> Tensor:
+    return reinmax(logits, generator=generator)
+
+
+STRAIGHT: tuple[tuple[str, Relax, str], ...] = (
+    *(("Gumbel", gumbel(1.0), name) for name in MIXES),
+    *((f"Gumbel at {t:g}", gumbel(t), GDAS) for t in (10.0, 0.1)),
+    ("Gumbel at 0.1", gumbel(0.1), ALL),
+    ("ReinMax", _reinmax, ALL),
+)
+"""Names, draws of hard weights, and what is done with them. ReinMax needs all options."""
 
 
 class Net(nn.Module):
@@ -132,15 +149,15 @@ def _hard(draw: tuple[int, ...]) -> Tensor:
 def gradients(frozen: Frozen, draws: int) -> dict[str, tuple[Tensor, int]]:
     """For each estimator, so many estimates, (draws, 2, K), and what one costs in passes."""
     found = {}
-    for relaxation, relax in RELAXATIONS.items():
-        for name, (mix, cost) in MIXES.items():
-            generator = torch.Generator().manual_seed(0)
-            rows = []
-            for _ in range(draws):
-                logits = frozen.logits.clone().requires_grad_()
-                loss = frozen.loss(relax(logits, generator), mix)
-                rows.append(torch.autograd.grad(loss, logits)[0])
-            found[f"{relaxation}, {name}"] = torch.stack(rows), cost
+    for relaxation, relax, name in STRAIGHT:
+        mix, cost = MIXES[name]
+        generator = torch.Generator().manual_seed(0)
+        rows = []
+        for _ in range(draws):
+            logits = frozen.logits.clone().requires_grad_()
+            loss = frozen.loss(relax(logits, generator), mix)
+            rows.append(torch.autograd.grad(loss, logits)[0])
+        found[f"{relaxation}, {name}"] = torch.stack(rows), cost
     for n in (2, 4):
         found[f"differences of {n} losses"] = _differences(frozen, n, draws), n
     return found

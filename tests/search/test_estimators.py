@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional as F
 
 import trinas as tn
-from trinas.search.estimators import DifferencesAtWork
 
 TINY = (1, 6, 6)
 
@@ -87,16 +86,113 @@ def estimated(task, batch, estimator, steps):
     return rows.mean(0), rows.std(0) / steps**0.5
 
 
+def informed(task, batch):
+    """An estimator whose model knows some steps on other data: good at some, bad at others."""
+    estimator = tn.signals.differences(4).start()
+    for number in range(12):
+        step = tn.Step.of(task, batch_of(100 + number), seed=10_000 + number)
+        estimator(step)
+        step.finish()
+    return estimator
+
+
+ESTIMATORS = {
+    "leave one out": lambda *_: tn.signals.differences(4, "leave_one_out").start(),
+    "additive": informed,
+}
+
+
 @pytest.mark.parametrize("space", SPACES)
-def test_differences_have_no_bias(space):
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_differences_have_no_bias(name, space):
     task, batch = task_of(SPACES[space]()), batch_of(1)
     truth = torch.cat([g.flatten() for g in enumerated(task, batch)])
-    mean, error = estimated(task, batch, DifferencesAtWork(4), steps=400)
+    estimator = ESTIMATORS[name](task, batch)
+    mean, error = estimated(task, batch, estimator, steps=400)
 
     assert truth.abs().max() > 1e-3
     # Four standard errors: by chance one in ten thousand numbers is further off.
     assert ((mean - truth).abs() <= 4 * error + 1e-7).all(), (mean, truth, error)
     assert (mean - truth).norm() < 0.25 * truth.norm()
+
+
+def test_a_model_far_from_the_truth_brings_no_bias():
+    """What it says is taken off and added again, exactly; widths that are not in use included."""
+    task, batch = task_of(SPACES["inside a drawn option"]()), batch_of(1)
+    truth = torch.cat([g.flatten() for g in enumerated(task, batch)])
+    estimator = informed(task, batch)
+    far = torch.tensor([0.5, -0.3])
+    estimator.remember({**estimator.memory(), "fitted": far, "fit": torch.ones(2)})
+    mean, error = estimated(task, batch, estimator, steps=500)
+
+    assert far.abs().min() > 3 * truth.abs().max()
+    assert ((mean - truth).abs() <= 4 * error + 1e-7).all(), (mean, truth, error)
+
+
+def test_the_model_learns_only_from_steps_that_count():
+    task, batch = task_of(SPACES["chain"]()), batch_of(1)
+    estimator = tn.signals.differences(4).start()
+    step = tn.Step.of(task, batch)
+    first = estimator(step)
+    assert estimator.memory() == {}
+    again = estimator(tn.Step.of(task, batch))
+    assert torch.equal(first.gradients[0], again.gradients[0])
+    step.finish()
+    assert len(estimator.memory()["losses"]) == 4
+
+
+def test_with_many_widths_the_model_has_less_variance():
+    """Eight widths side by side: most of what a loss says is about the others."""
+    arms = [tn.seq(tn.conv(3, tn.width(values=(1, 4))), tn.conv(1, 1)) for _ in range(8)]
+    task, batch = task_of(tn.parallel(*arms)), batch_of(1)
+    spread = {}
+    for name, make in ESTIMATORS.items():
+        estimator = make(task, batch)
+        if name == "additive":
+            for number in range(40):
+                step = tn.Step.of(task, batch_of(200 + number), seed=20_000 + number)
+                estimator(step)
+                step.finish()
+        _, error = estimated(task, batch, estimator, steps=60)
+        spread[name] = error.norm()
+
+    assert spread["additive"] < 0.6 * spread["leave one out"]
+
+
+def test_a_search_goes_on_with_the_model_it_had():
+    """Bit for bit, and a step that failed leaves the model alone."""
+
+    def search(fails=None):
+        net = tn.compile_supernet(tn.lower(chain_of_two(norm=True), TINY), seed=0)
+
+        def loss(prediction, target):
+            if fails is not None and fails.pop("now", False):
+                raise KeyboardInterrupt
+            return F.mse_loss(prediction, target)
+
+        config = tn.SearchConfig(search_steps=6, seed=1)
+        return tn.Search(net, loss, batch_of, lambda step: batch_of(50 + step), config)
+
+    whole, first, second = search(), search(fails := {}), search()
+    for _ in whole:
+        pass
+    for report in first:
+        if report.step == 3:
+            break
+    fails["now"] = True
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(first))
+    second.load_state_dict(first.state_dict())
+    for _ in second:
+        pass
+    state, expected = second.state_dict(), whole.state_dict()
+    memory = state["parts"]["Architecture"]["memory"]["estimator"]
+
+    assert len(memory["losses"]) == 24
+    assert all(torch.equal(v, memory[k]) for k, v in
+               expected["parts"]["Architecture"]["memory"]["estimator"].items())  # fmt: skip
+    assert all(torch.equal(v, state["model"][k]) for k, v in expected["model"].items()
+               if isinstance(v, torch.Tensor))  # fmt: skip
 
 
 def test_straight_through_is_biased():
@@ -118,7 +214,7 @@ def test_straight_through_is_biased():
 def test_forward_passes_leave_statistics_alone():
     task, batch = task_of(SPACES["chain with batch norm"]()), batch_of(1)
     before = {name: b.clone() for name, b in task.model.named_buffers()}
-    DifferencesAtWork(4)(tn.Step.of(task, batch))
+    tn.signals.differences(4).start()(tn.Step.of(task, batch))
 
     assert all(torch.equal(b, before[name]) for name, b in task.model.named_buffers())
     assert all(p.grad is None for p in task.model.parameters())
@@ -126,8 +222,8 @@ def test_forward_passes_leave_statistics_alone():
 
 def test_more_draws_have_less_variance():
     task, batch = task_of(SPACES["chain"]()), batch_of(1)
-    _, few = estimated(task, batch, DifferencesAtWork(2), steps=150)
-    _, many = estimated(task, batch, DifferencesAtWork(8), steps=150)
+    _, few = estimated(task, batch, tn.signals.differences(2).start(), steps=150)
+    _, many = estimated(task, batch, tn.signals.differences(8).start(), steps=150)
 
     assert many.norm() < 0.7 * few.norm()
 
@@ -140,7 +236,7 @@ def test_decisions_that_are_not_in_use_stay():
     with torch.no_grad():
         net.logits("slot").copy_(torch.tensor([-5.0, 5.0]))
     task = tn.Task(net, F.mse_loss)
-    estimate = DifferencesAtWork(4)(tn.Step.of(task, batch_of(1)))
+    estimate = tn.signals.differences(4).start()(tn.Step.of(task, batch_of(1)))
 
     assert not estimate.gradients[0].any()
 
@@ -173,7 +269,7 @@ def test_the_gradient_of_a_trained_width_has_sign_and_size(norm):
     """Where the straight-through estimate is of the wrong sign, or zero behind batch norm."""
     task, batch = width_task(norm)
     (truth,) = enumerated(task, batch)
-    mean, _ = estimated(task, batch, DifferencesAtWork(4), steps=300)
+    mean, _ = estimated(task, batch, tn.signals.differences(4).start(), steps=300)
 
     assert truth[0, 1] < -1  # wide is better by far
     assert mean[1] == pytest.approx(truth[0, 1].item(), rel=0.1)

@@ -39,6 +39,7 @@ CONFIG = tn.SearchConfig(
     arch_lr=1e-2,
     pretrain_passes=("widest", "narrowest", "random", "random"),
     search_passes=("sampled", "widest", "narrowest"),
+    paths="mixture",
     cost=tn.CostControl(target=1e4, weight=0.1, every=4),
 )
 

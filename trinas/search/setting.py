@@ -139,7 +139,8 @@ def passes_of(
         merge: whether equal passes are one; not where each takes gradients of its own.
     """
     if not setting.searches_widths:
-        passes = list(dict.fromkeys("sampled" if p in WIDTH_PASSES else p for p in passes))
+        rest = [p for p in passes if p not in WIDTH_PASSES]
+        passes = rest if len(rest) == len(passes) else ["sampled", *rest]
     found: dict[object, Pass] = {}
     for number, policy in enumerate(passes):
         rule = PASSES[policy] if isinstance(policy, str) else policy
