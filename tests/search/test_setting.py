@@ -152,6 +152,17 @@ def test_without_widths_what_is_alike_counts_once():
     assert losses[0] == losses[1]
 
 
+def test_what_was_pruned_is_not_drawn():
+    slot = tn.choice(a=tn.conv(3, 1), b=tn.conv(1, 1), name="slot")
+    net = tn.compile_supernet(tn.lower(tn.repeat(slot, (1, 2, 3)), SHAPE), seed=0)
+    slots = [path for path, d in net.graph.decisions.items() if d.kind == "operation"]
+    net.prune({"repeat": [2], slots[0]: ["b"], slots[-1]: ["a"]})
+    rng = random.Random(0)
+    for name in ("path", "network"):
+        for _ in range(20):
+            net(batch(0)[0], at=PASSES[name](net.mixture(), rng))  # or it would say so
+
+
 def test_passes_of_paths_and_networks_are_their_own():
     depth = tn.seq(tn.repeat(tn.conv_bn_relu(3, 1), (1, 2)), tn.conv(1, 1))
     net = tn.compile_supernet(tn.lower(depth, SHAPE), seed=0)

@@ -10,8 +10,8 @@ from typing import TypeAlias
 import attrs
 from torch import Tensor
 
-from trinas.graph import sample
-from trinas.space.decision import Option
+from trinas.graph import Genotype, outcomes, settle
+from trinas.space.decision import Decision, Option, Picked, chosen
 from trinas.supernet import Mixture, Supernet
 
 
@@ -77,8 +77,9 @@ def random_paths(mixture: Mixture, rng: random.Random) -> Mixture:
 
     Guo et al., arXiv 1904.00420, train the weights of a supernet by single paths.
     """
+    gone = mixture.pruned
     picked: dict[str, Option] = {
-        path: rng.choice(decision.options)
+        path: rng.choice([o for o in decision.options if o not in gone.get(path, ())])
         for path, decision in mixture.graph.decisions.items()
         if decision.kind in ("path", "depth")
     }
@@ -86,8 +87,20 @@ def random_paths(mixture: Mixture, rng: random.Random) -> Mixture:
 
 
 def random_network(mixture: Mixture, rng: random.Random) -> Mixture:
-    """One network of the space: every decision drawn evenly over its own options."""
-    return Mixture.of(sample(mixture.graph, rng), mixture.weights.detach())
+    """One network of the space: every decision drawn evenly over the options that are left."""
+
+    def pick(decision: Decision) -> Picked:
+        gone = set(mixture.pruned.get(decision.path, ()))
+        return rng.choice([o for o in outcomes(decision) if gone.isdisjoint(chosen(o))])
+
+    genotype = Genotype.of(mixture.graph, settle(mixture.graph, pick))
+    found = Mixture.of(genotype, mixture.weights.detach())
+    alive = bytearray(found.alive)
+    for path, options in mixture.pruned.items():  # those of decisions that take no part, too
+        start, decision = mixture.graph.offsets[path], mixture.graph.decisions[path]
+        for option in options:
+            alive[start + decision.index(option)] = 0
+    return attrs.evolve(found, alive=bytes(alive), pruned=mixture.pruned)
 
 
 PASSES: dict[str, Policy] = {

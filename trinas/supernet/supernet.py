@@ -174,13 +174,14 @@ class Supernet(nn.Module):
         # What was dropped for good takes no gradient, whatever its relaxation says.
         if 0 in self._left:
             open_slots = [slot for slot in open_slots if self._left[slot]]
-        return Mixture.from_weights(
+        mixture = Mixture.from_weights(
             self.graph,
             weights,
             odds,
             open_slots=open_slots,
             learned_inputs=self.architecture.learns_inputs,
         )
+        return attrs.evolve(mixture, pruned=self.pruned) if 0 in self._left else mixture
 
     @torch.no_grad()
     def weights(self) -> dict[str, list[float]]:
