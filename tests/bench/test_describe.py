@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from trinas.bench import digits, planted
-from trinas.bench.catalogue import DATA
 from trinas.bench.describe import PARTS, digits_columns, fill_page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
 
-with_digits = pytest.mark.skipif(
-    not (DATA / "digits.json").exists(), reason="the table of the digits is not made yet"
-)
-OF_DIGITS = [pytest.param(name, marks=with_digits) for name in PARTS if name != "planted"]
-
-
-@pytest.mark.parametrize("part", ["planted", *OF_DIGITS])
+@pytest.mark.parametrize("part", PARTS)
 def test_the_page_says_what_the_tables_say(part):
     """To renew it: ``python -m trinas.bench describe --page docs/benchmarks.md``."""
     text = PAGE.read_text(encoding="utf-8")
@@ -47,7 +40,6 @@ def test_the_next_best_is_the_best_wrong_one():
     ]
 
 
-@with_digits
 def test_the_spread_is_that_of_the_columns():
     rows = digits_columns("test")
     within = statistics.mean(map(statistics.variance, rows))

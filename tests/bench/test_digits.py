@@ -14,9 +14,6 @@ from trinas.bench.problem import Recipe
 from trinas.bench.signals import spearman
 from trinas.bench.table import Table
 
-if not (DATA / "digits.json").exists():
-    pytest.skip("the table of the digits is not made yet", allow_module_level=True)
-
 BENCHMARK = digits()
 
 
@@ -59,14 +56,17 @@ def test_validation_tells_about_the_test():
 
 
 def test_every_decision_matters():
-    """The best outcome of each decision is ahead of its worst, all else averaged."""
+    """The best outcome of each decision is ahead of its worst, by more than seeds do."""
+    runs = torch.tensor(table().columns["test"], dtype=torch.float64)
+    seeds = float(runs.var(1).mean()) / 3  # variance of a score
     for path, decision in BENCHMARK.graph.decisions.items():
-        means = []
+        means, counts = [], []
         for option in decision.options:
             value = (option,) if decision.kind == "inputs" else option
             scores = [BENCHMARK.score(g) for g in BENCHMARK.networks if g.get(path) == value]
             means.append(sum(scores) / len(scores))
-        assert max(means) - min(means) > 0.3, path
+            counts.append(len(scores))
+        assert max(means) - min(means) > 2 * (2 * seeds / min(counts)) ** 0.5, path
 
 
 def test_a_network_trained_again_scores_as_it_did():
@@ -88,8 +88,8 @@ def test_parts_of_the_images_do_not_overlap():
         # The nearest clean image of all is one of its own part, of the same class.
         nearest = torch.cdist(batch.flatten(1), x.flatten(1)).argmin(1)
         inside = (nearest >= rows.start) & (nearest < rows.stop)
-        assert inside.float().mean() > 0.9
-        assert (y[nearest] == target).float().mean() > 0.9
+        assert inside.float().mean() > 0.8
+        assert (y[nearest] == target).float().mean() > 0.8
 
 
 def test_the_noise_is_that_which_is_said():

@@ -257,6 +257,24 @@ def test_workers_give_the_same_on_every_run_and_resume():
     assert len({float(x.sum()) for x, _ in whole}) == 5
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_that_persist_resume_within_the_first_epoch_or_say_so():
+    """Their generators go on from epoch to epoch, and have no state that one could ask for."""
+
+    def loader():
+        return DataLoader(Noisy(), 2, shuffle=True, num_workers=1, persistent_workers=True)
+
+    whole, first, second = (stream(loader()) for _ in range(3))
+    expected, start = taken(whole, 5), taken(first, 2)
+    second.load_state_dict(saved(first.state_dict()))
+    assert same(start + taken(second, 3), expected)
+
+    third = stream(loader())
+    third.load_state_dict(saved(whole.state_dict()))
+    with pytest.warns(UserWarning, match=r"workers that persist .* at train\. .*workers=False"):
+        third.take(5)
+
+
 # -- what is no data ---------------------------------------------------------------------
 
 
@@ -659,27 +677,27 @@ def test_a_function_and_a_loader_do_not_resume_each_other():
         loader.load_state_dict(function.state_dict())
 
 
+DAMAGES = [
+    {"index": -1},
+    {"epoch": None},
+    {"total": True},
+    {"began": None},
+    {"now": [torch.zeros(3)]},
+    {"now": 7},
+    {"kind": "other"},
+]
+NO_GENERATORS, NO_ORDER = {"began": []}, {"loader": {"order": []}}
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "damage"),
     [
-        {"index": -1},
-        {"epoch": None},
-        {"total": True},
-        {"began": None},
-        {"now": [torch.zeros(3)]},
-        {"began": []},
-        {"now": 7},
-        {"loader": {"order": []}},
-        {"kind": "other"},
+        *(("own generator", damage) for damage in [*DAMAGES, NO_GENERATORS]),
+        *(("stateful", damage) for damage in [*DAMAGES, NO_ORDER]),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", ["own generator", "stateful"])
 def test_damaged_places_are_refused_and_change_nothing(name, damage):
-    if "loader" in damage and name != "stateful":
-        pytest.skip("it has no state")
-    if damage == {"began": []} and name == "stateful":
-        pytest.skip("it has no generators")
     run = training(LOADERS[name]())
     for _ in range(4):
         run.advance()

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from trinas._core.errors import ConfigError
 from trinas.search import validators as check
 from trinas.search.estimators import Differences
 from trinas.search.loading import require_dict
@@ -23,13 +24,23 @@ from trinas.search.task import Task
 from trinas.supernet import Mixture
 
 
+def _estimator(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not hasattr(value, "start"):
+        raise ConfigError(
+            "sampled is an estimator",
+            got=repr(value)[:80],
+            at=type(owner).__name__,
+            fix="Give trinas.signals.differences() or trinas.signals.straight_through().",
+        )
+
+
 @attrs.frozen
 class Architecture(Part):
     """See `architecture`."""
 
-    optimiser: OptimiserLike
-    signal: Signal
-    sampled: Estimator
+    optimiser: OptimiserLike = attrs.field(repr=check.shown)
+    signal: Signal = attrs.field(validator=check.function)
+    sampled: Estimator = attrs.field(validator=_estimator)
     passes: tuple[str | Policy, ...] = attrs.field(validator=[check.passes, check.mixed_passes])
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
 
@@ -145,7 +156,9 @@ class ArchitectureAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take that up."""
-        if self._estimator is not None:
+        if self._estimator is None:
+            super().remember(memory)
+        else:
             self._estimator.remember(require_dict(memory.get("estimator"), "estimator"))
 
     def plan(self) -> Mapping[str, Any]:

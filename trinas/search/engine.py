@@ -19,6 +19,7 @@ from trinas._core.errors import ConfigError, TrinasError
 from trinas.search.loading import plain_dtype
 from trinas.search.part import Chain, Part, Working
 from trinas.search.phase import Phase, numbered, phase_at
+from trinas.search.precision import precision
 from trinas.search.saving import load_state, state_of
 from trinas.search.setting import Setting
 from trinas.search.step import Step
@@ -115,13 +116,12 @@ class Run(Generic[R]):
             ConfigError: all steps are done, or the network was moved to another device.
             DataError: a batch that is no pair of an input and a target on the device of the
                 network, or data that ran out.
-            ShapeError: a target of another shape than the prediction, or a loss that is
-                not one number.
+            ShapeError: a target of another shape than the prediction, or a loss with dimensions.
             DivergenceError: a loss or a gradient that is not finite. On an accelerator a report
                 says so when its loss is read, behind the update.
             RelaxationError: logits that are not finite.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), precision(self.task.device, None):
             return self._advance()
 
     def _advance(self) -> R:

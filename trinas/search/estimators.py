@@ -70,7 +70,7 @@ def differences(draws: int = 4, baseline: Baseline = "additive") -> Differences:
     better the model, the less is left to chance.
 
     Args:
-        draws: forward passes a step, at least 2.
+        draws: how many a step, at least 2; a network that is drawn again is run once.
         baseline: ``additive``, or ``leave_one_out`` for the differences alone. Drawn operations
             and paths have the latter.
 
@@ -99,10 +99,13 @@ class DifferencesAtWork:
         """Estimate at the mixture of the step."""
         detached = step.setting.detached()
         scores: list[list[list[float]]] = [[] for _ in detached.nets]
-        found, losses = [], []
+        found: list[list[tuple[Mapping[str, Option], frozenset[str]]]] = []
+        losses: list[Tensor] = []
+        known: dict[object, Tensor] = {}
         with torch.no_grad(), batch_statistics(step.task.model):
             for number in range(self._settings.draws):
-                mixtures, widths = [], []
+                mixtures: list[Mixture] = []
+                widths: list[tuple[Mapping[str, Option], frozenset[str]]] = []
                 for net, mixture, own in zip(detached.nets, detached.mixtures, scores):
                     picked = draw(net, mixture, step.rng)
                     mixtures.append(mixture.picking(picked))
@@ -110,10 +113,13 @@ class DifferencesAtWork:
                     own.append(score(net, mixture, picked, active))
                     widths.append((picked, active))
                 found.append(widths)
-                one = Setting(detached.nets, tuple(mixtures))
-                losses.append(
-                    step.task.loss_at(step.valid, one, at=f"{step.place}, draw {number + 1}")
-                )
+                # What has one score runs one network, so it is run once.
+                key = tuple(tuple(own[-1]) for own in scores)
+                if key not in known:
+                    one = Setting(detached.nets, tuple(mixtures))
+                    at = f"{step.place}, draw {number + 1}"
+                    known[key] = step.task.loss_at(step.valid, one, at=at)
+                losses.append(known[key])
         values = torch.stack(losses)
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         rows = [torch.tensor(own).to(values) for own in scores]

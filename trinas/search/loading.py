@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -171,11 +172,24 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: Any, name: str) -> N
             got=wrong,
             fix="Build it from the same space, model and settings.",
         )
-    own = [{k: v for k, v in g.items() if k != "params"} for g in optimiser.param_groups]
+    own = [
+        {k: v for k, v in group.items() if k != "params" and _is_setting(optimiser, k)}
+        for group in optimiser.param_groups
+    ]
     load_part(optimiser, copy.deepcopy(state), name)
     for group, settings in zip(optimiser.param_groups, own):
         group.update(settings)
 
+
+def _is_setting(optimiser: torch.optim.Optimizer, key: str) -> bool:
+    """Whether an entry of a group is the user's; some optimisers keep counters of theirs there."""
+    arguments = inspect.signature(type(optimiser)).parameters
+    unknown = any(a.kind is a.VAR_KEYWORD for a in arguments.values())
+    return unknown or key in arguments or key in _SCHEDULERS
+
+
+# What schedulers of torch keep in groups: rates, too.
+_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
 
 _MOMENTS = {"Adam": ("step", "exp_avg", "exp_avg_sq"), "AdamW": ("step", "exp_avg", "exp_avg_sq")}
 

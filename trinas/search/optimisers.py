@@ -12,13 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from trinas._core.errors import ConfigError
+from trinas.search import validators as check
 from trinas.search.checks import require_finite
 
 Settings: TypeAlias = Mapping[str, Any]
 
 
 def _items(groups: Mapping[str, Settings] | None) -> tuple[tuple[str, Settings], ...]:
-    return tuple((groups or {}).items())
+    found = {} if groups is None else groups
+    if not isinstance(found, Mapping) or not all(isinstance(s, Mapping) for s in found.values()):
+        raise ConfigError(
+            "groups are patterns of names to settings",
+            got=repr(groups)[:80],
+            fix='Write groups={"*.bias": {"weight_decay": 0.0}}.',
+        )
+    return tuple((pattern, dict(settings)) for pattern, settings in found.items())
 
 
 @attrs.frozen
@@ -37,7 +45,7 @@ class Optimiser:
     [(1, 0.5), (1, 0)]
     """
 
-    kind: type[torch.optim.Optimizer]
+    kind: type[torch.optim.Optimizer] = attrs.field(repr=check.shown)
     settings: Settings
     groups: tuple[tuple[str, Settings], ...] = attrs.field(default=None, converter=_items)
 
@@ -60,6 +68,8 @@ class Optimiser:
             made.append({"params": [left.pop(name) for name in names], **settings})
         if left:
             made.append({"params": list(left.values())})
+        if not callable(self.kind):
+            raise ConfigError("an optimiser has a class of torch.optim", got=repr(self.kind))
         try:
             return self.kind(made, **self.settings)
         except (TypeError, ValueError) as error:
@@ -126,13 +136,23 @@ def make_optimiser(rule: OptimiserLike, named: Mapping[str, Tensor]) -> torch.op
     if isinstance(rule, Optimiser):
         made: Any = _fused(rule, named)(named)
     else:
-        made = rule(list(named.values()))
+        made = rule(list(named.values())) if callable(rule) else None
     if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
         raise ConfigError(
             "an optimiser is one of torch that steps along gradients at hand",
-            got=f"a {type(made).__name__}",
+            got=f"a {type(made).__name__}"
+            if callable(rule)
+            else f"a {type(rule).__name__}, which makes none",
             fix="Give trinas.adam(...), trinas.optimiser(CLASS, ...), or a function from "
             "parameters to such an optimiser.",
+        )
+    given = {id(p) for p in named.values()}
+    if any(id(p) not in given for group in made.param_groups for p in group["params"]):
+        raise ConfigError(
+            "an optimiser moves the parameters that it is given, or some of them",
+            got="one with others",
+            at=type(made).__name__,
+            fix="Make it of the argument of the function, not of model.parameters().",
         )
     return made
 
@@ -175,7 +195,10 @@ def descend(
         return torch.zeros((), device=parameters[0].device)  # it refuses to step along nothing
     if scaler is not None:
         scaler.unscale_(optimiser)
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
+    if clip is not None:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     if scaler is not None:
         scaler.step(optimiser)
         return torch.zeros_like(norm)

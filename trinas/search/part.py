@@ -28,6 +28,8 @@ from trinas.search.loading import load_optimiser
 from trinas.search.step import Step
 from trinas.search.task import Task
 
+_SAME = "Load what state_dict gave, into a run of the same method."
+
 
 class Working:
     """A part at work. Every method does nothing until a part says otherwise.
@@ -73,6 +75,13 @@ class Working:
         Raises:
             CheckpointError: it is none of this part's.
         """
+        if memory:
+            raise CheckpointError(
+                "a part without memory has none in a checkpoint",
+                got=", ".join(map(str, memory))[:80],
+                at=type(self).__name__,
+                fix=_SAME,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the part needs to go on: tensors and plain values only."""
@@ -94,7 +103,7 @@ class Working:
                 "the state of a part holds its optimisers and its memory",
                 got=repr(state)[:80],
                 at=type(self).__name__,
-                fix="Load what state_dict gave, into a run of the same method.",
+                fix=_SAME,
             )
         before = copy.deepcopy(self.state_dict())
         try:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trinas._core.errors import CheckpointError
 from trinas.graph import Genotype
+from trinas.search import validators as check
 from trinas.search.batches import Data
 from trinas.search.candidates import Budget, draw
 from trinas.search.checks import require_finite
@@ -23,6 +24,10 @@ from trinas.search.undo import uninterrupted
 from trinas.supernet import Mixture, Supernet, batch_statistics
 
 
+def _counted(networks: Sequence[Genotype]) -> str:
+    return f"<{len(networks)} networks>"
+
+
 @attrs.frozen
 class DrawNetwork(Part):
     """Every step of training runs one network, drawn evenly decision by decision.
@@ -33,7 +38,7 @@ class DrawNetwork(Part):
     """
 
     within: Budget | None = None
-    otherwise: tuple[Genotype, ...] = ()
+    otherwise: tuple[Genotype, ...] = attrs.field(default=(), repr=_counted)
 
     def start(self, task: Task) -> DrawAtWork:
         """Nothing to prepare."""
@@ -73,8 +78,8 @@ class Score(Part):
         seed: of the run.
     """
 
-    candidates: tuple[Genotype, ...]
-    data: Data
+    candidates: tuple[Genotype, ...] = attrs.field(repr=_counted)
+    data: Data = attrs.field(repr=check.shown)
     batches: int
     seed: int
 

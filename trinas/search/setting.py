@@ -139,17 +139,20 @@ def passes_of(
         rule = PASSES[policy] if isinstance(policy, str) else policy
         settled = setting.changed(lambda mixture, rule=rule: rule(mixture, rng))
         # Widths alone tell these passes apart.
-        alike = merge and policy in WIDTH_PASSES
-        key = _widths(settled) if alike else number
-        name = f"{policy} {'widths' if policy in WIDTH_PASSES else 'pass'}"
-        if policy in WIDTH_PASSES and not setting.searches_widths:
-            name = ""
+        key = _widths(settled) if merge and policy in WIDTH_PASSES else number
         known = found.get(key)
         if known is None:
-            found[key] = Pass(name if isinstance(policy, str) else "own pass", settled)
+            found[key] = Pass(_title(policy, setting), settled)
         else:
             found[key] = attrs.evolve(known, times=known.times + 1)
     return list(found.values())
+
+
+def _title(policy: str | Policy, setting: Setting) -> str:
+    """The name of a pass; none where there is nothing that could tell it from others."""
+    if policy in WIDTH_PASSES:
+        return f"{policy} widths" if setting.searches_widths else ""
+    return f"{policy} pass" if isinstance(policy, str) else "own pass"
 
 
 def _widths(setting: Setting) -> object:

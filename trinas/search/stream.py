@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,6 +27,12 @@ from trinas.search.batches import (
 from trinas.search.loading import load_part
 from trinas.search.place import Place, Stateful, said_by, set_states, states_of
 from trinas.supernet.seeding import seeded
+
+_PERSISTENT = (
+    "workers that persist draw on from epoch to epoch, and what they draw from here on is not "
+    "what they would have without the interruption; at {}. For exact resume give the loader "
+    "persistent_workers=False."
+)
 
 
 class Stream:
@@ -147,12 +154,15 @@ class Stream:
             self._at = place, None
             return self._begin(place)
         set_states(self._loader, place.began)
+        persists = place.epoch > 0 or self._touched
         knows = place.loader is not None and isinstance(self._loader, Stateful)
         if knows:
             self._set_loader(place)
         place, iterator = self._begin(place)
         if not knows:
             self._pass_over(iterator, place)
+            if persists and getattr(self._loader, "persistent_workers", False):
+                warnings.warn(_PERSISTENT.format(self.name), UserWarning, stacklevel=2)
         if place.index:
             set_states(self._loader, place.now)
         return place, iterator

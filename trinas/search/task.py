@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from trinas._core.errors import ConfigError
 from trinas.search.batches import Batch
 from trinas.search.checks import loss_of
 from trinas.search.loading import load_part
+from trinas.search.precision import precision
 from trinas.search.setting import Pass, Setting
 from trinas.supernet import Supernet
 
@@ -76,7 +78,15 @@ class Task:
                 got=f"{type(model).__name__} without any",
                 fix="Put a layer that learns into it, or thaw one.",
             )
+        if not callable(loss):
+            raise ConfigError("a loss is a function of prediction and target", got=repr(loss)[:80])
         first = next(iter(self.weights.values()))
+        if any(is_lazy(p) for p in self.weights.values()):
+            raise ConfigError(
+                "a model has its sizes before it is trained",
+                got="a lazy layer that saw no batch",
+                fix="Run it once on a batch.",
+            )
         if first.is_inference():
             raise ConfigError(
                 "weights can be trained",
@@ -185,9 +195,7 @@ class Task:
         self, predict: Callable[[Any], Any], batch: Batch, setting: Setting, at: str
     ) -> Tensor:
         x, y = batch
-        kind = self.device.type
-        enabled = self.autocast is not None
-        with setting.held(), torch.autocast(kind, self.autocast or torch.bfloat16, enabled=enabled):
+        with setting.held(), precision(self.device, self.autocast):
             return loss_of(self.loss, predict(x), y, at=at)
 
     def descend(

@@ -25,7 +25,7 @@ MixtureTerm: TypeAlias = Callable[[Mixture], Tensor]
 class Term(Part):
     """See `term`."""
 
-    function: MixtureTerm
+    function: MixtureTerm = attrs.field(validator=check.function, repr=check.shown)
     weight: float = attrs.field(default=1.0, validator=check.finite)
     name: str = "term"
 

@@ -170,5 +170,20 @@ def at_least_2(owner: Any, attribute: attrs.Attribute[Any], value: int) -> None:
         )
 
 
+def function(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Something that can be called."""
+    if not callable(value):
+        raise ConfigError(
+            f"{attribute.name} can be called", got=repr(value)[:80], at=type(owner).__name__
+        )
+
+
+def shown(value: object) -> str:
+    """How a setting prints that a user gave: functions and classes by their names alone."""
+    if attrs.has(type(value)) or value is None:
+        return repr(value)
+    return f"<{getattr(value, '__name__', type(value).__name__)}>"
+
+
 optional = attrs.validators.optional
 """What another validator says, or None."""

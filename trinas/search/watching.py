@@ -98,7 +98,7 @@ def _drop(step: Step, net: Supernet, options: Mapping[str, list[Option]]) -> Non
 class StopWhen(Part):
     """See `stop_when`."""
 
-    rule: Watcher
+    rule: Watcher = attrs.field(validator=check.function, repr=check.shown)
 
     def start(self, task: Task) -> StopAtWork:
         """Nothing to prepare."""
@@ -133,7 +133,7 @@ class StopAtWork(Working):
 class Watch(Part):
     """See `watch`."""
 
-    function: Watcher
+    function: Watcher = attrs.field(validator=check.function, repr=check.shown)
 
     def start(self, task: Task) -> WatchAtWork:
         """Nothing to prepare."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -28,11 +29,13 @@ Scheduler: TypeAlias = Callable[[torch.optim.Optimizer], LRScheduler]
 class Weights(Part):
     """See `weights`."""
 
-    optimiser: OptimiserLike
+    optimiser: OptimiserLike = attrs.field(repr=check.shown)
     passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
     pretrain_passes: tuple[str | Policy, ...] = attrs.field(validator=check.passes)
-    schedule: LrSchedule = constant
-    scheduler: Scheduler | None = None
+    schedule: LrSchedule = attrs.field(default=constant, validator=check.function, repr=check.shown)
+    scheduler: Scheduler | None = attrs.field(
+        default=None, validator=check.optional(check.function), repr=check.shown
+    )
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
 
     def start(self, task: Task) -> WeightsAtWork:
@@ -115,6 +118,10 @@ class WeightsAtWork(Working):
         step.undo.keep_settings(self.optimiser)
         if self._scheduler is None:
             factor = self.part.schedule(step.share)
+            if not 0 <= factor < math.inf:
+                raise ConfigError(
+                    "a schedule gives a finite factor of at least 0", got=factor, at=step.place
+                )
             for group, rate in zip(self.optimiser.param_groups, self._rates):
                 group["lr"] = rate * factor
         step.tell(lr=self.lr)
@@ -165,7 +172,10 @@ class WeightsAtWork(Working):
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take up the scheduler's state, if there was a scheduler."""
-        if self._scheduler is None or not memory:
+        if not memory or (self._scheduler is None and set(memory) == {"scheduler", "settings"}):
+            return
+        if self._scheduler is None:
+            super().remember(memory)
             return
         state, groups = memory.get("scheduler"), memory.get("settings")
         own = self.memory()
