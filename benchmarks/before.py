@@ -35,59 +35,82 @@ KINDS = {
     "sums and weights": ("mul", "add", "sum", "dot", "fill", "zero"),
     "copies": ("copy", "cat", "clone"),
 }
-CASES = ("sr 64 channels", "sr 16 channels", "darts", "nas-bench-201")
+SPACES = ("SR, 64 channels", "SR, 16 channels", "DARTS", "NAS-Bench-201")
+PASSES = {
+    "SR": ("widest widths", "sampled widths", "one network"),
+    "DARTS": ("all alive", "one network"),
+    "NAS-Bench-201": ("all alive", "one network"),
+}
+CASES = tuple(f"{space}, {what}" for space in SPACES for what in PASSES[space.split(",")[0]])
+"""What `python -m benchmarks steps` measures."""
 
 
-def make_step(case: str) -> Callable[[], None]:
-    """One step of a supernet; with the trinas that is on the path."""
+def make_steps(space: str) -> dict[str, Callable[[], None]]:
+    """The steps of a supernet by case; with the trinas that is on the path."""
     import trinas as tn
     from examples.cell_spaces import darts, nas_bench_201
     from examples.sr_trilevel.space import backbone_b
     from trinas.supernet.architecture import GREEK
 
     torch.manual_seed(0)
-    if case.startswith("sr"):
-        features = int(case.split()[1])
-        space = backbone_b(features, slots=5 if features > 16 else 3, cells=3, convs=1)
+    tree = space.startswith("SR")
+    if tree:
+        wide = space == "SR, 64 channels"
+        node = backbone_b(64, cells=4, convs=1) if wide else backbone_b(16)
         batch, target = torch.rand(3, 3, 32, 32), torch.rand(3, 3, 128, 128)
     else:
-        space = darts(16, 8) if case == "darts" else nas_bench_201(16, 5)
+        node = darts(16, 8) if space == "DARTS" else nas_bench_201(16, 5)
         batch, target = torch.rand(16, 3, 32, 32), torch.randint(0, 10, (16,))
     relax: dict[str, Any] = {"operation": tn.relax.Softmax(), "path": tn.relax.Softmax()}
     if "inputs" in GREEK:  # earlier versions knew no other way
         relax["inputs"] = "strongest"
-    net = tn.compile_supernet(tn.lower(space, tuple(batch.shape[1:])), relax)
-    loss = F.l1_loss if case.startswith("sr") else F.cross_entropy
+    graph = tn.lower(node, tuple(batch.shape[1:]))
+    net = tn.compile_supernet(graph, relax)
+    loss = F.l1_loss if tree else F.cross_entropy
+    networks = [tn.sample(graph, seed) for seed in range(100)]
+    longest = max(networks, key=lambda one: str(one.get("trunk")).count("-"))
 
-    def step() -> None:
-        net.zero_grad()
-        mixture = net.mixture(widths="widest") if case.startswith("sr") else net.mixture()
-        loss(net(batch, at=mixture), target).backward()
+    def step(at: Callable[[], Any]) -> Callable[[], None]:
+        def work() -> None:
+            net.zero_grad()
+            loss(net(batch, at=at()), target).backward()
 
-    return step
+        return work
+
+    makers: dict[str, Callable[[], Any]] = {
+        "widest widths": lambda: net.mixture(widths="widest"),
+        "sampled widths": lambda: net.mixture(generator=torch.Generator().manual_seed(1)),
+        "all alive": net.mixture,
+        "one network": lambda: longest,
+    }
+    return {f"{space}, {what}": step(makers[what]) for what in PASSES[space.split(",")[0]]}
+
+
+def timed(step: Callable[[], None]) -> dict[str, Any]:
+    """Seconds of a step, the least of some, and shares of it."""
+    step()
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds) < 2 and len(seconds) < 10):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    with torch.profiler.profile() as profile:
+        step()
+    events = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
+    total = sum(events.values())
+    shares = {kind: 0.0 for kind in (*KINDS, "other")}
+    for key, spent in events.items():
+        named = (k for k, words in KINDS.items() if any(w in key for w in words))
+        shares[next(named, "other")] += spent / total
+    return {"seconds": min(seconds), "shares": shares}
 
 
 def probe() -> None:
     """Print seconds of a step, and shares of it, for every case, as JSON."""
     torch.set_num_threads(2)
-    found = {}
-    for case in CASES:
-        step = make_step(case)
-        step()
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            step()
-            seconds.append(time.perf_counter() - start)
-        with torch.profiler.profile() as profile:
-            step()
-        events = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
-        total = sum(events.values())
-        shares = {kind: 0.0 for kind in (*KINDS, "other")}
-        for key, spent in events.items():
-            named = (k for k, words in KINDS.items() if any(w in key for w in words))
-            shares[next(named, "other")] += spent / total
-        found[case] = {"seconds": min(seconds), "shares": shares}
+    found: dict[str, dict[str, Any]] = {}
+    for space in SPACES:
+        found |= {case: timed(step) for case, step in make_steps(space).items()}
     print(json.dumps(found))
 
 

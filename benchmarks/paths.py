@@ -1,34 +1,35 @@
 """Where searches over depth end whose answer is known: planted trees and repeats of 1 to 4 blocks.
 
-A teacher of d residual convolutions makes the targets; each adds a rotated copy one pixel away, so
-that fewer than d blocks do not see what they need, and more gain nothing but what is left of
-training. One block costs `BLOCK` in units of the target's variance: more than the next one gains
-behind d, less than each up to d gains.
-
     python -m benchmarks paths --out benchmarks/results
 
-Rates, steps and relaxation are those of the other planted tasks: weights 1e-2, architecture 2e-2,
-80 + 260 steps, sorted sparsestmax. What differs is said by `Setting`.
+Searches of 80 + 260 steps with the defaults of `trinas.SearchConfig`, but for what `SETTINGS` says,
+on the planted tasks of `trinas.bench` and on harder ones, ``rotated``: a teacher of d residual
+convolutions makes the targets; each adds a rotated copy one pixel away, so that fewer than d blocks
+do not see what they need, and more gain nothing but what is left of training. There one block costs
+`BLOCK` in units of the target's variance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 import trinas as tn
-from benchmarks.exits import Option, expected, losses_at_exits, shares
 from benchmarks.measure import Options, Row
+from trinas.bench import Passes, planted
+from trinas.bench.problem import Task
 
 CHANNELS, SIZE, BATCH, DEEPEST = 6, 8, 8, 4
 GAIN = 1.5
 BLOCK = 0.02
-CLIP = 5.0
 PATH = "trunk"
+SURE = 0.9
+"""Odds of the right options from which on a right answer is sure."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,74 +37,133 @@ class Setting:
     """One way to search.
 
     Attributes:
-        pretrain: what the weights descend on before the search: the loss of the ``mixture``, or
-            that of all exits, ``even``.
-        weights: the same in the search; ``expected`` weighs the exits by their shares.
-        signal: what the logits descend on: the loss of the ``mixture``, or the ``expected`` loss.
-        wait: share of the search in which the logits stand still.
-        warmup: share of the search in which the radius stays 0.
-        cost: of a block.
-        relax: ``sorted`` sparsestmax, or ``softmax``.
-        pretrain_steps: of the weights alone.
-        search_steps: of both.
+        config: what is not as by default in `trinas.SearchConfig`.
+        warmup: share of the search in which the radius of paths stays 0.
+        seeds: how many, by the beginning of a task's name; none of the others.
     """
 
-    pretrain: str = "mixture"
-    weights: str = "mixture"
-    signal: str = "mixture"
-    wait: float = 0.0
-    warmup: float = 0.0
-    cost: float = BLOCK
-    relax: str = "sorted"
-    pretrain_steps: int = 80
-    search_steps: int = 260
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+    warmup: float = 0.5
+    seeds: Mapping[str, int]
 
 
-TODAY = Setting()
-EXPECTED = Setting(pretrain="even", weights="expected", signal="expected")
-WAITING = attrs.evolve(EXPECTED, wait=0.3, warmup=0.5)
+ALL = {"path": 10, "depth": 10, "rotated": 5}
+SOME = {"path": 3, "rotated": 3}
 SETTINGS: Mapping[str, Setting] = {
-    "mixture": TODAY,
-    "expected loss": EXPECTED,
-    "expected loss, logits wait": WAITING,
-    "expected loss, logits wait, no cost": attrs.evolve(WAITING, cost=0.0),
+    "mixture": Setting(config={"paths": "mixture"}, warmup=0.0, seeds=ALL),
+    "mixture, late radius": Setting(config={"paths": "mixture"}, seeds=SOME),
+    "exits": Setting(seeds=ALL),
+    "exits, no share for the deepest": Setting(config={"deepest": 0.0}, seeds=SOME),
+    "exits, no wait": Setting(config={"wait": 0.0}, seeds=SOME),
+    "exits, radius from the start": Setting(warmup=0.0, seeds=SOME),
 }
-# A repeat is a tree of one block under other names: its rows stand for what is recommended only.
-RUNS: Mapping[str, Mapping[str, int]] = {
-    "mixture": {"tree": 5},
-    "expected loss": {"tree": 5},
-    "expected loss, logits wait": {"tree": 10, "repeat": 5},
-    "expected loss, logits wait, no cost": {"tree": 5},
-}
-"""How many seeds, by setting and kind of space."""
+TASKS = (
+    *(f"{kind}-{depth}" for kind in ("path", "depth") for depth in (2, 3, 4)),
+    *(f"{kind}-{depth}-cost" for kind in ("path", "depth") for depth in (1, 2, 3, 4)),
+    *(f"rotated-{depth}-cost" for depth in (1, 2, 3, 4)),
+)
 
 
 def measure(options: Options) -> list[Row]:
-    """One row for each setting, kind of space and planted depth: where each seed ends."""
-    rows = []
-    settings = {"expected loss": EXPECTED} if options.quick else SETTINGS
-    depths = (1, 2) if options.quick else range(1, DEEPEST + 1)
-    for name, setting in settings.items():
-        if options.quick:
-            setting = attrs.evolve(setting, pretrain_steps=2, search_steps=3)
-        for kind, seeds in ({"tree": 1, "repeat": 1} if options.quick else RUNS[name]).items():
-            for depth in depths:
-                found = [Planted(kind, depth, seed).search(setting) for seed in range(seeds)]
-                rows.append(_row(name, setting, kind, depth, found))
-    return rows
+    """One row for each setting and task: where each seed ends."""
+    if options.quick:
+        few = {"path": 1, "rotated": 1}
+        tasks = ("path-2-cost", "rotated-2-cost")
+        return [
+            _row(name, attrs.evolve(SETTINGS[name], seeds=few), t, (2, 4))
+            for name in ("mixture", "exits")
+            for t in tasks
+        ]
+    return [
+        _row(name, setting, task, (80, 260))
+        for name, setting in SETTINGS.items()
+        for task in TASKS
+        if task.partition("-")[0] in setting.seeds
+    ]
 
 
-def _row(name: str, setting: Setting, kind: str, depth: int, found: list[int]) -> Row:
+@attrs.frozen
+class End:
+    """Where a search ends.
+
+    Attributes:
+        depth: in blocks.
+        odds: of all right depths together.
+        right: whether it is one of them.
+        passes: what the search spent, in forward passes.
+        seconds: of processor time.
+    """
+
+    depth: int
+    odds: float
+    right: bool
+    passes: float
+    seconds: float
+
+
+def _row(name: str, setting: Setting, task: str, steps: tuple[int, int]) -> Row:
+    seeds = setting.seeds[task.partition("-")[0]]
+    found = [search(task, setting, seed, steps) for seed in range(seeds)]
     return {
         "setting": name,
-        "space": kind,
-        "planted": depth,
-        "cost": setting.cost,
-        "found": " ".join(map(str, found)),
-        "right": sum(end == depth for end in found),
-        "shorter": sum(end < depth for end in found),
-        "seeds": len(found),
+        "task": task,
+        "found": " ".join(str(end.depth) for end in found),
+        "right": sum(end.right for end in found),
+        "sure": sum(end.right and end.odds >= SURE for end in found),
+        "least odds": min(end.odds for end in found),
+        "seeds": seeds,
+        "passes": sum(end.passes for end in found) / seeds,
+        "seconds": sum(end.seconds for end in found) / seeds,
     }
+
+
+def search(task: str, setting: Setting, seed: int, steps: tuple[int, int] = (80, 260)) -> End:
+    """Search once.
+
+    Args:
+        task: one of `TASKS`.
+        setting: how.
+        seed: of everything.
+        steps: of pretraining and search.
+    """
+    work, right, cost = _task(task, setting.warmup, seed)
+    config = tn.SearchConfig(
+        pretrain_steps=steps[0], search_steps=steps[1], cost=cost, seed=seed, **setting.config
+    )
+    with Passes(work.net) as passes:
+        for _ in tn.Search(*work, config):
+            pass
+    path = task.partition("-")[0] if not task.startswith("rotated") else PATH
+    exits = work.net.graph.decisions[path].options
+    odds = work.net.odds()[path]
+    depth = exits.index(tn.derive(work.net)[path]) + 1
+    mass = sum(odds[depth - 1] for depth in right)
+    return End(depth, mass, depth in right, passes.spent, passes.seconds)
+
+
+def _task(task: str, warmup: float, seed: int) -> tuple[Task, Sequence[int], tn.CostControl | None]:
+    """What is searched, the right depths, and the cost."""
+    late = tn.relax.SortedSparsestmax(
+        0.01, "linear", radius=tn.relax.Linear(0.0, 1.0, warmup=warmup)
+    )
+    kind, depth, *_ = task.split("-")
+    relax = {"path": late, "depth": late}
+    if kind == "rotated":
+        rotated = Planted("tree", int(depth), seed)
+        macs = [tn.cost.macs(rotated.graph, {PATH: end}) for end in rotated.exits[:2]]
+        cost = tn.CostControl(target=macs[1] - macs[0], weight=BLOCK, share_structure=1.0)
+        return rotated.task(relax), [int(depth)], cost
+    benchmark = planted(task)
+    longest = int(depth) if task.endswith("cost") else DEEPEST
+    charge = benchmark.charge
+    cost = (
+        None
+        if charge is None
+        else tn.CostControl(
+            target=charge.target, weight=charge.weight, share_structure=charge.structure
+        )
+    )
+    return benchmark.task(seed, relax), range(int(depth), longest + 1), cost
 
 
 def space(kind: str) -> tn.Graph:
@@ -143,7 +203,7 @@ class Planted:
 
     def __init__(self, kind: str, depth: int, seed: int) -> None:
         self.graph = space(kind)
-        self.exits: tuple[Option, ...] = self.graph.decisions[PATH].options
+        self.exits = self.graph.decisions[PATH].options
         self.seed = seed
         generator = torch.Generator().manual_seed(seed)
         self._teacher = tn.build(self.graph, {PATH: self.exits[depth - 1]}).requires_grad_(False)
@@ -157,62 +217,7 @@ class Planted:
         x = torch.randn(BATCH, 4, SIZE, SIZE, generator=generator)
         return x, self._teacher(x) / self._scale
 
-    def search(self, setting: Setting) -> int:
-        """The depth at which a search ends."""
-        net = self._supernet(setting)
-        weights, arch = net.weight_parameters(), list(net.arch_parameters().values())
-        of_weights = torch.optim.Adam(weights, 1e-2)
-        of_arch = torch.optim.Adam(arch, 2e-2, betas=(0.5, 0.999))
-        halving = tn.Halving()
-        for step in range(setting.pretrain_steps + setting.search_steps):
-            searching = step - setting.pretrain_steps
-            done = max(0, searching) / setting.search_steps
-            share = done if searching >= 0 else step / setting.pretrain_steps
-            for group in of_weights.param_groups:
-                group["lr"] = 1e-2 * halving(share)
-            net.progress = done
-            mixture = net.mixture()
-            policy = setting.weights if searching >= 0 else setting.pretrain
-            loss = _loss(net, mixture.detached(), policy, self.batch(step))
-            _descend(of_weights, weights, loss)
-            if searching >= 0 and done >= setting.wait:
-                loss = _loss(net, mixture, setting.signal, self.batch(step, valid=True))
-                _descend(of_arch, arch, loss + setting.cost * self._blocks(mixture))
-        net.progress = 1.0
-        return self.exits.index(net.derive()[PATH]) + 1
-
-    def _supernet(self, setting: Setting) -> tn.Supernet:
-        torch.manual_seed(self.seed)
-        relaxations = {
-            "sorted": tn.relax.SortedSparsestmax(
-                0.01, "linear", radius=tn.relax.Linear(0.0, 1.0, warmup=setting.warmup)
-            ),
-            "softmax": tn.relax.Softmax(),
-        }
-        generator = torch.Generator().manual_seed(self.seed)
-        return tn.compile_supernet(self.graph, relaxations[setting.relax], generator=generator)
-
-    def _blocks(self, mixture: tn.Mixture) -> Tensor:
-        """The expected number of blocks."""
-        q = shares(mixture, PATH)
-        return torch.stack([k * q[exit_] for k, exit_ in enumerate(self.exits, 1)]).sum()
-
-
-def _loss(
-    net: tn.Supernet, mixture: tn.Mixture, policy: str, batch: tuple[Tensor, Tensor]
-) -> Tensor:
-    if policy == "mixture":
-        return F.mse_loss(net(batch[0], at=mixture), batch[1])
-    losses = losses_at_exits(net, mixture, PATH, F.mse_loss, batch)
-    if policy == "even":
-        return torch.stack(list(losses.values())).mean()
-    return expected(losses, shares(mixture, PATH))
-
-
-def _descend(
-    optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], loss: Tensor
-) -> None:
-    optimiser.zero_grad()
-    loss.backward(inputs=parameters)
-    nn.utils.clip_grad_norm_(parameters, CLIP)
-    optimiser.step()
+    def task(self, relax: Mapping[str, tn.relax.Relaxation]) -> Task:
+        """What a search takes."""
+        net = tn.compile_supernet(self.graph, relax, seed=self.seed)
+        return Task(net, mse_loss, self.batch, lambda step: self.batch(step, valid=True))

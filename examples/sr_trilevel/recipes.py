@@ -99,6 +99,7 @@ def paper() -> Recipe:
             clip=5.0,
             pretrain_passes=("widest", "narrowest", "random", "random"),
             search_passes=("sampled", "widest", "narrowest"),
+            paths="mixture",
             # The weight (omega) is doubled or halved at every epoch; its start, the band and the
             # target are ours. The term for operations and paths gets 2/7, that for widths 5/7.
             cost=tn.CostControl(target=1.0, weight=0.1, share_structure=2 / 7, every=search_epoch),

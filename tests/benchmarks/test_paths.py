@@ -1,8 +1,8 @@
-"""The planted depths, and that the expected loss finds one where the mixture does not."""
+"""The planted depths, and that the losses at exits find one where the mixture does not."""
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import mse_loss
 
 from benchmarks import paths
 from benchmarks.measure import Options
@@ -11,10 +11,9 @@ from benchmarks.measure import Options
 def test_rows_say_where_each_seed_ends():
     rows = paths.measure(Options(quick=True))
 
-    assert [(row["space"], row["planted"]) for row in rows] == [
-        (kind, depth) for kind in ("tree", "repeat") for depth in (1, 2)
-    ]
+    assert [row["task"] for row in rows] == ["path-2-cost", "rotated-2-cost"] * 2
     assert all(1 <= int(row["found"]) <= paths.DEEPEST for row in rows)
+    assert all(row["passes"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["tree", "repeat"])
@@ -25,11 +24,14 @@ def test_the_teacher_is_in_the_space(kind):
     assert torch.equal(x, again)
     assert not torch.equal(x, planted.batch(3, valid=True)[0])
     assert len(planted.exits) == 4
-    assert 0.5 < F.mse_loss(torch.zeros_like(y), y) < 2
+    assert 0.5 < mse_loss(torch.zeros_like(y), y) < 2
 
 
-def test_the_expected_loss_ends_at_a_planted_depth_where_the_mixture_ends_at_one_block():
-    planted = paths.Planted("tree", 2, seed=0)
+def test_exits_end_at_a_planted_depth_where_the_mixture_ends_at_one_block():
+    mixture, exits = (
+        paths.search("rotated-2-cost", paths.SETTINGS[name], 0) for name in ("mixture", "exits")
+    )
 
-    assert planted.search(paths.TODAY) == 1
-    assert planted.search(paths.WAITING) == 2
+    assert mixture.depth == 1
+    assert exits.depth == 2
+    assert exits.odds >= paths.SURE

@@ -34,6 +34,7 @@ def batch(stream):
 TRAIN, VALID = batch(1), batch(2)
 TARGET = 5e3
 CONFIG = tn.SearchConfig(
+    paths="mixture",
     search_steps=4,
     weight_lr=1e-2,
     arch_lr=1e-2,

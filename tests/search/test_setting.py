@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import trinas as tn
-from trinas.search.estimators import DifferencesAtWork
+from trinas.search.estimators import Differences
 from trinas.search.setting import PASSES, Pass, passes_of
 
 SHAPE = (1, 6, 6)
@@ -68,7 +68,8 @@ def test_a_search_by_its_config_does_so_too():
     config = tn.SearchConfig(pretrain_steps=2, search_steps=3)
     list(tn.Search(net, F.mse_loss, batch, batch, config))
 
-    assert len(passes) == 2 + 3 * 2
+    # The mixture and two networks; the mixture, a network, and the mixture of the architecture.
+    assert len(passes) == 2 * 3 + 3 * 3
 
 
 def test_a_network_and_a_random_search_run_one_pass_a_step():
@@ -95,7 +96,7 @@ def test_equal_draws_are_one_pass():
     net = supernet(two())
     task = tn.Task(net, F.mse_loss)
     passes = counted(net)
-    estimate = DifferencesAtWork(16)(tn.Step.of(task, batch(0)))
+    estimate = Differences(16).start()(tn.Step.of(task, batch(0)))
 
     assert len(passes) == 2
     assert estimate.gradients[0].any()
@@ -107,7 +108,7 @@ def test_draws_of_what_is_not_in_use_are_one_pass():
     space = tn.seq(tn.choice(a=inside, b=tn.conv(1, 1), name="slot"), tn.relu())
     net = tn.compile_supernet(tn.lower(space, SHAPE), tn.relax.GumbelSoftmax(), seed=0)
     passes = counted(net)
-    DifferencesAtWork(32)(tn.Step.of(tn.Task(net, F.mse_loss), batch(0)))
+    Differences(32).start()(tn.Step.of(tn.Task(net, F.mse_loss), batch(0)))
 
     assert len(passes) == 3  # a of 2, a of 4, b
 

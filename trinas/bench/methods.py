@@ -157,6 +157,7 @@ def trilevel(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
         allowance,
         seed,
         sampled="straight_through",
+        paths="mixture",
         pretrain_passes=("widest", "narrowest", "random", "random"),
         search_passes=("sampled", "widest", "narrowest"),
     )

@@ -79,7 +79,8 @@ def _depths(kind: str) -> dict[str, Planted]:
             )
         tasks[f"{kind}-{count}-cost"] = Planted(
             about=f"Targets of {count} of up to 4 blocks; a small cost makes more blocks wrong.",
-            charge=Charge(weight=0.04, structure=1.0),
+            # The fourth block gains least, 0.014 of the variance by the table; it costs 0.005.
+            charge=Charge(weight=0.02 if count == 4 else 0.04, structure=1.0),
             **common,
         )
     return tasks

@@ -12,6 +12,7 @@ from torch import Tensor
 from trinas._core.errors import ConfigError
 from trinas.search import validators as check
 from trinas.search.estimators import Differences
+from trinas.search.exits import KINDS, Exits, on_drawn_paths
 from trinas.search.loading import require_dict
 from trinas.search.optimisers import OptimiserLike, adam, descend, make_optimiser
 from trinas.search.part import Part, Working
@@ -43,6 +44,7 @@ class Architecture(Part):
     sampled: Estimator = attrs.field(validator=_estimator)
     passes: tuple[str | Policy, ...] = attrs.field(validator=[check.passes, check.mixed_passes])
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+    wait: float = attrs.field(default=0.0, validator=check.below_1)
 
     def start(self, task: Task) -> ArchitectureAtWork:
         """Make the optimiser."""
@@ -56,6 +58,7 @@ def architecture(
     sampled: Estimator = Differences(),  # noqa: B008  # frozen
     passes: tuple[str | Policy, ...] = ("sampled", "widest", "narrowest"),
     clip: float | None = None,
+    wait: float = 0.0,
 ) -> Architecture:
     """Learn the architecture: one step of an optimiser on the other half of the data.
 
@@ -65,10 +68,13 @@ def architecture(
     Args:
         optimiser: `adam`, `sgd`, `optimiser`, or any function from parameters to an optimiser of
             torch.
-        signal: `signals.gradient` or `signals.unrolled`.
+        signal: `signals.gradient`, `signals.unrolled` or `signals.exits`.
         sampled: `signals.differences` or `signals.straight_through`.
         passes: what `signal` looks at, as in `weights`; not ``"network"``, which mixes nothing.
         clip: largest norm of the gradients, or None.
+        wait: share of the search (`Supernet.progress`, below 1) before which paths and depths
+            stand still, so that exits are compared when they have been trained (Auto-DeepLab,
+            Section 5.1, waits for half of the search).
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -78,7 +84,7 @@ def architecture(
     >>> part.signal
     Unrolled(rate=None)
     """
-    return Architecture(optimiser, signal, sampled, passes, clip)
+    return Architecture(optimiser, signal, sampled, passes, clip, wait)
 
 
 class ArchitectureAtWork(Working):
@@ -106,12 +112,13 @@ class ArchitectureAtWork(Working):
         optimiser.zero_grad(set_to_none=True)
         leaf = step.setting.leaf()
         loss = self._signal(step, leaf)
-        estimate = None if self._estimator is None else self._estimator(step)
+        estimate = self._estimate(step)
         if loss is None:
             loss = torch.zeros((), device=self.task.device) if estimate is None else estimate.loss
         objective = self._objective(step, leaf, estimate)
         if objective.requires_grad:
             objective.backward()
+        self._hold()
         step.undo.keep_optimiser(optimiser)
         unsound = descend(
             optimiser,
@@ -131,6 +138,19 @@ class ArchitectureAtWork(Working):
         passes = passes_of(leaf, self.part.passes, step.rng, merge=not scored)
         return self.part.signal(step, passes if scored else _without_scores(passes))
 
+    def _estimate(self, step: Step) -> Estimate | None:
+        """The gradient of drawn decisions: where exits are told apart, on paths that are drawn."""
+        if self._estimator is None:
+            return None
+        if not isinstance(self.part.signal, Exits):
+            return self._estimator(step)
+        setting = step.setting
+        step.use(on_drawn_paths(setting, step.rng))
+        try:
+            return self._estimator(step)
+        finally:
+            step.use(setting)
+
     def _objective(self, step: Step, leaf: Setting, estimate: Estimate | None) -> Tensor:
         """What has the gradient that was found, by the logits, and the terms'."""
         total = torch.zeros((), device=self.task.device)
@@ -145,6 +165,14 @@ class ArchitectureAtWork(Working):
                 total = total + (mixture.odds * self._scaled(found)).sum()
         terms = step.terms()
         return total if terms is None else total + self._scaled(terms)
+
+    def _hold(self) -> None:
+        """Paths and depths take no step before their time."""
+        for net in self.task.nets.values():
+            if net.progress < self.part.wait:
+                for group in net.architecture.groups:
+                    if group.kind in KINDS:
+                        net.architecture.get_parameter(group.name).grad = None
 
     def _scaled(self, value: Tensor) -> Tensor:
         """As large as gradients of losses in float16 are made."""
@@ -171,6 +199,7 @@ class ArchitectureAtWork(Working):
         return {
             "signal": type(self.part.signal).__name__,
             "sampled": type(self.part.sampled).__name__,
+            "wait": self.part.wait,
             "arch_passes": [p if isinstance(p, str) else "own" for p in self.part.passes],
             "relaxations": relaxations,
         }

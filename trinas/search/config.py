@@ -14,6 +14,7 @@ from trinas.search.cost_term import CostControl
 from trinas.search.schedules import Halving, LrSchedule
 
 Sampled = Literal["differences", "straight_through"]
+Paths = Literal["exits", "mixture"]
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +43,12 @@ class SearchConfig:
         sampled: how drawn decisions (widths) learn: ``differences`` of losses, or
             ``straight_through`` as in AGD and the reference paper.
         draws: forward passes a step that differences are taken between.
+        paths: how paths and depths learn: from the losses at their ``exits``, which the weights are
+            trained for, too, or from the loss of their ``mixture``, as in the reference paper. At
+            order 2 it is the mixture in any case.
+        deepest: with ``exits``, share of the deepest ones in the loss of the weights, on top of
+            their odds; it falls to 0 once paths and depths move.
+        wait: with ``exits``, share of the search before which they stand still.
         cost: a cost term, or None.
         order_penalty: weight of the paper's order term on the path logits (loss form).
         prune_after: steps in a row at weight zero after which an option is dropped for good
@@ -75,6 +82,9 @@ class SearchConfig:
         default="differences", validator=check.one_of("differences", "straight_through")
     )
     draws: int = attrs.field(default=4, validator=[check.whole, check.at_least_2])
+    paths: Paths = attrs.field(default="exits", validator=check.one_of("exits", "mixture"))
+    deepest: float = attrs.field(default=0.5, validator=check.share)
+    wait: float = attrs.field(default=0.5, validator=check.below_1)
     cost: CostControl | None = None
     order_penalty: float = attrs.field(default=0.0, validator=check.not_negative)
     prune_after: int | None = attrs.field(

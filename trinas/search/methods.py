@@ -26,6 +26,8 @@ def trilevel(config: SearchConfig) -> Chain:
     ['Weights', 'Architecture', 'Prune']
     """
     second = config.order == 2
+    exits = config.paths == "exits" and not second
+    first = signals.exits() if exits else signals.gradient()
     drawn = config.sampled == "differences"
     parts: list[Part] = [
         weights(
@@ -34,13 +36,16 @@ def trilevel(config: SearchConfig) -> Chain:
             pretrain_passes=config.pretrain_passes,
             schedule=config.weight_schedule,
             clip=config.clip,
+            exits=config.deepest if exits else None,
+            wait=config.wait if exits else 0.0,
         ),
         architecture(
             adam(config.arch_lr, betas=config.arch_betas),
-            signal=signals.unrolled(config.unroll_lr) if second else signals.gradient(),
+            signal=signals.unrolled(config.unroll_lr) if second else first,
             sampled=signals.differences(config.draws) if drawn else signals.straight_through(),
             passes=tuple(p for p in config.search_passes if p not in ONE_NETWORK) or ("sampled",),
             clip=config.clip,
+            wait=config.wait if exits else 0.0,
         ),
     ]
     if config.cost is not None:

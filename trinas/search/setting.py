@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
@@ -42,6 +42,12 @@ class Setting:
     def changed(self, change: Callable[[Mixture], Mixture]) -> Setting:
         """The same with every mixture changed."""
         return attrs.evolve(self, mixtures=tuple(change(m) for m in self.mixtures))
+
+    def picking(self, number: int, picked: Mapping[str, Option]) -> Setting:
+        """The same with some decisions of one supernet settled (`Mixture.picking`)."""
+        mixtures = list(self.mixtures)
+        mixtures[number] = mixtures[number].picking(picked)
+        return attrs.evolve(self, mixtures=tuple(mixtures))
 
     def detached(self) -> Setting:
         """The same without gradients."""
@@ -133,7 +139,8 @@ def passes_of(
         merge: whether equal passes are one; not where each takes gradients of its own.
     """
     if not setting.searches_widths:
-        passes = list(dict.fromkeys("sampled" if p in WIDTH_PASSES else p for p in passes))
+        rest = [p for p in passes if p not in WIDTH_PASSES]
+        passes = rest if len(rest) == len(passes) else ["sampled", *rest]
     found: dict[object, Pass] = {}
     for number, policy in enumerate(passes):
         rule = PASSES[policy] if isinstance(policy, str) else policy

@@ -1,10 +1,11 @@
 """Where the architecture's gradient comes from.
 
 Decisions that a relaxation mixes take a gradient through their weights: `gradient` (first order)
-or `unrolled` (second order). Decisions of which one option is drawn, searched widths above all,
-have no such gradient: scaling a result by the weight of its width says how the loss changes with
-the scale, not with the width. Their signal comes from losses: `differences`. The older
-`straight_through` is there by its name.
+or `unrolled` (second order); with `exits`, paths and depths take theirs from the losses at each of
+their options. Decisions of which one option is drawn, searched widths above all, have no such
+gradient: scaling a result by the weight of its width says how the loss changes with the scale,
+not with the width. Their signal comes from losses: `differences`. The older `straight_through` is
+there by its name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from trinas._core.errors import ConfigError
 from trinas.search import validators as check
 from trinas.search.estimators import differences as differences
 from trinas.search.estimators import straight_through as straight_through
+from trinas.search.exits import Exits
 from trinas.search.setting import Pass
 from trinas.search.step import Step
 
@@ -97,3 +99,32 @@ def unrolled(rate: float | None = None) -> Unrolled:
         ConfigError: the rate is not positive.
     """
     return Unrolled(rate)
+
+
+def exits(most: int = 4) -> Exits:
+    """First order, of the expected loss over paths and depths in the place of their mixture's.
+
+    With ``L_k`` the loss where such a decision stands at option k and ``q`` its weights, it is
+    the gradient of ``sum_k q_k L_k``: by ``q_k`` it is ``L_k``, exactly; other mixed decisions
+    are mixed in every ``L_k`` and take their gradient from there. In a supernet by itself all
+    ``L_k`` come from one pass of what stands before the decision and a tail for each option
+    (`Network.outputs_at_exits`); inside of a larger model, from one pass for each option. Where
+    no path or depth is left to decide, it is `gradient`.
+
+    Of several such decisions each has its turn in every step, the others drawn by their weights:
+    without bias. The weights of the network are to know single exits: see `exits` of
+    `trinas.weights`.
+
+    Args:
+        most: decisions that have their turn in a step. Of more, so many are drawn in each step,
+            and their gradients count for the others'.
+
+    Raises:
+        ConfigError: `most` is not a positive whole number.
+
+    Source: Trilevel NAS, Eq. 1, with the expectation over losses instead of features.
+
+    >>> exits()
+    Exits(most=4)
+    """
+    return Exits(most)

@@ -10,15 +10,17 @@ from typing import Any, TypeAlias
 
 import attrs
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from trinas._core.errors import CheckpointError, ConfigError
 from trinas.search import validators as check
+from trinas.search.exits import descend_at_exits, ends_of
 from trinas.search.loading import load_part
 from trinas.search.optimisers import OptimiserLike, adam, descend, forget, make_optimiser
 from trinas.search.part import Part, Working
 from trinas.search.schedules import LrSchedule, constant
-from trinas.search.setting import Policy, passes_of
+from trinas.search.setting import ONE_NETWORK, Pass, Policy, passes_of
 from trinas.search.step import Step
 from trinas.search.task import Task
 
@@ -37,6 +39,8 @@ class Weights(Part):
         default=None, validator=check.optional(check.function), repr=check.shown
     )
     clip: float | None = attrs.field(default=None, validator=check.optional(check.positive))
+    exits: float | None = attrs.field(default=None, validator=check.optional(check.share))
+    wait: float = attrs.field(default=0.0, validator=check.below_1)
 
     def start(self, task: Task) -> WeightsAtWork:
         """Make the optimiser."""
@@ -51,6 +55,8 @@ def weights(
     schedule: LrSchedule = constant,
     scheduler: Scheduler | None = None,
     clip: float | None = None,
+    exits: float | None = None,
+    wait: float = 0.0,
 ) -> Weights:
     """Train the weights: one step of an optimiser along the gradients summed over some passes.
 
@@ -63,6 +69,13 @@ def weights(
         schedule: share of the phase to a factor on all learning rates.
         scheduler: instead of that, what makes a scheduler of torch; it is stepped once a step.
         clip: largest norm of all gradients together, or None.
+        exits: None for the loss at the mixture; else that of paths and depths is the expected
+            loss over their exits, as in `trinas.search.signals.exits`, and this is the share of the
+            deepest exits in it, on top of their odds, which falls to 0 after `wait`. Of several
+            such decisions one has all its exits in a pass; the others are drawn. Where there is
+            one and nothing else to decide, passes of one network are left out.
+        wait: share of the search (`Supernet.progress`, below 1) before which exits count evenly
+            instead of by their odds, as in `architecture`.
 
     Raises:
         ConfigError: a setting is out of its range, or there are both kinds of schedule.
@@ -84,7 +97,7 @@ def weights(
             fix="Leave one of them out.",
         )
     first = passes if pretrain_passes is None else pretrain_passes
-    return Weights(optimiser, passes, first, schedule, scheduler, clip)
+    return Weights(optimiser, passes, first, schedule, scheduler, clip, exits, wait)
 
 
 class WeightsAtWork(Working):
@@ -99,6 +112,8 @@ class WeightsAtWork(Working):
         self.part = part
         self.optimiser = make_optimiser(part.optimiser, task.weights)
         self.optimisers = {"weights": self.optimiser}
+        self._ends = [] if part.exits is None else ends_of(tuple(task.nets.values()))
+        self._passes = [self._of_use(passes) for passes in (part.passes, part.pretrain_passes)]
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
         self._scheduler = None
         if part.scheduler is not None:
@@ -129,12 +144,11 @@ class WeightsAtWork(Working):
     def update(self, step: Step) -> None:
         """Lines 7 to 9 and 14 to 16 of Algorithm 1: descend on the loss summed over the passes."""
         task, pretraining = self.task, step.phase == "pretrain"
-        passes = self.part.pretrain_passes if pretraining else self.part.passes
+        passes = self._passes[pretraining]
         # To None, not to zero: optimisers pass over what has no gradient.
         self.optimiser.zero_grad(set_to_none=True)
         losses = [
-            task.descend(step.train, one, at=step.place)
-            for one in passes_of(step.setting.detached(), passes, step.rng)
+            self._descend(step, one) for one in passes_of(step.setting.detached(), passes, step.rng)
         ]
         step.undo.keep_optimiser(self.optimiser)
         unsound = descend(
@@ -147,6 +161,19 @@ class WeightsAtWork(Working):
         step.tell(loss=torch.stack(losses).sum() + unsound)
         if self._scheduler is not None:
             step.commit(self._follow)
+
+    def _of_use(self, passes: tuple[str | Policy, ...]) -> tuple[str | Policy, ...]:
+        """Without those of one network, where a pass has all networks as its exits."""
+        count = sum(len(net.graph.decisions) for net in self.task.nets.values())
+        left = tuple(p for p in passes if p not in ONE_NETWORK)
+        return left or passes if count == len(self._ends) == 1 else passes
+
+    def _descend(self, step: Step, one: Pass) -> Tensor:
+        """One pass: at the mixture, or at all exits of a decision."""
+        live = [end for end in self._ends if end.is_open(one.setting)]
+        if self.part.exits is None or not live:
+            return self.task.descend(step.train, one, at=step.place)
+        return descend_at_exits(step, one, live, self.part.exits, self.part.wait)
 
     def _follow(self) -> None:
         """Take the scheduler one step on."""
@@ -196,7 +223,7 @@ class WeightsAtWork(Working):
             [p if isinstance(p, str) else "own" for p in passes]
             for passes in (self.part.pretrain_passes, self.part.passes)
         ]
-        return {"pretrain_passes": names[0], "passes": names[1]}
+        return {"pretrain_passes": names[0], "passes": names[1], "exits": self.part.exits}
 
 
 # What schedulers of torch change in the groups of an optimiser.

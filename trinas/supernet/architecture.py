@@ -21,6 +21,7 @@ from trinas._core.errors import RelaxationError, SpaceError
 from trinas.graph import Graph
 from trinas.relax import (
     GumbelSoftmax,
+    Linear,
     Relaxation,
     SortedSparsestmax,
     Sparsestmax,
@@ -74,9 +75,10 @@ def relaxations(spec: RelaxSpec | None, *, keep: int = 1) -> dict[str, Relaxatio
     chosen: dict[str, Relaxation] = {
         "operation": Sparsestmax(),
         # The hinge form has no gradient until logits differ by its strength, and they
-        # start equal; the linear form of the paper moves from the first step on.
-        "path": SortedSparsestmax(strength=0.01, form="linear"),
-        "depth": SortedSparsestmax(strength=0.01, form="linear"),
+        # start equal; the linear form of the paper moves from the first step on. The radius
+        # waits until exits were compared: it would rule some out by the logits' first noise.
+        "path": SortedSparsestmax(0.01, "linear", radius=Linear(0.0, 1.0, warmup=0.5)),
+        "depth": SortedSparsestmax(0.01, "linear", radius=Linear(0.0, 1.0, warmup=0.5)),
         "width": GumbelSoftmax(),
         "inputs": Sparsestmax(),
     }
