@@ -180,3 +180,24 @@ def test_messages_name_the_pass_where_there_are_several():
         run = tn.run(rule, supernet(width), loss, batch, steps=1)
         with pytest.raises(tn.errors.DivergenceError, match=name):
             run.advance()
+
+
+def test_networks_are_drawn_of_what_is_left():
+    space = tn.seq(
+        tn.cell(2, lambda i, j: tn.choice(a=tn.conv(3, 1), b=tn.conv(1, 1), c=tn.relu()), keep=1),
+        tn.tree(d=tn.conv(1, 1), at_most={"d": 3}),
+    )
+    net = tn.compile_supernet(tn.lower(space, SHAPE), seed=0)
+    inside = [p for p, d in net.graph.decisions.items() if d.kind == "operation"]
+    (trunk,) = [p for p, d in net.graph.decisions.items() if d.kind == "path"]
+    net.prune({**{path: ["a"] for path in inside}, trunk: ["d-d"]})
+    setting = tn.Task(net, F.mse_loss).draw(torch.Generator().manual_seed(0))
+    rng, seen = random.Random(0), set()
+    for _ in range(30):
+        network, path = passes_of(setting.detached(), ("network", "path"), rng)
+        for one in (network, path):
+            with one.setting.held():
+                net(batch(0)[0])
+        seen.add(path.setting.mixtures[0].by_path()[trunk].index(1.0))
+
+    assert seen == {0, 2}

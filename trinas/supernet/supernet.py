@@ -230,6 +230,8 @@ class Supernet(nn.Module):
     @property
     def pruned(self) -> dict[str, tuple[Option, ...]]:
         """The options that were dropped for good, by decision."""
+        if 0 not in self._left:
+            return {}
         graph = self.graph
         found = {
             path: tuple(
