@@ -18,7 +18,9 @@ Backbone: TypeAlias = Literal["A", "B", "efficient"]
 RelaxationName: TypeAlias = Literal["sparsestmax", "sparsemax", "softmax", "gumbel"]
 WidthRelaxationName: TypeAlias = Literal["gumbel", "sorted"]
 StrategyName: TypeAlias = Literal["gradient", "random"]
-Sampled: TypeAlias = Literal["differences", "straight_through"]
+_SANDWICH = ("sampled", "widest", "narrowest")
+
+Signals: TypeAlias = Literal["published", "differences", "today"]
 
 
 @attrs.frozen(kw_only=True)
@@ -41,8 +43,11 @@ class Recipe:
             and takes the best of `candidates` random networks within the budget.
         candidates: networks that a random search scores.
         relaxation: of operations and paths.
-        sampled: how drawn decisions learn (widths, and all under Gumbel-softmax): from
-            ``differences`` of losses, or ``straight_through`` as the paper has it from AGD.
+        signals: what the architecture learns from, and what trains the weights: ``published`` is
+            the paper's; with ``differences`` drawn decisions (widths) learn from differences of
+            losses, and all else is the paper's; ``today`` are the defaults of trinas: paths learn
+            from the losses at their exits, too, and networks of the space are trained beside
+            the mixture.
         width_relaxation: of widths: one drawn in every pass by Gumbel-softmax, or all at once by
             sorted sparsestmax from narrow to wide, with the strength and form of paths.
         order_strength: lambda, the strength of the order along paths.
@@ -79,7 +84,7 @@ class Recipe:
     strategy: StrategyName = "gradient"
     candidates: int = 50
     relaxation: RelaxationName = "sparsestmax"
-    sampled: Sampled = "differences"
+    signals: Signals = "today"
     width_relaxation: WidthRelaxationName = "gumbel"
     order_strength: float = 0.1
     order_form: str = "linear"
@@ -163,23 +168,40 @@ class Recipe:
         if self.relaxation == "gumbel":
             return tn.relax.GumbelSoftmax(), tn.relax.GumbelSoftmax()
         radius = self.radius() if self.relaxation == "sparsestmax" else 0.0
+        waiting = self.signals == "today" and isinstance(radius, tn.relax.Linear)
+        # Paths are compared once the weights are trained; until then none may be ruled out.
+        later = (
+            attrs.evolve(radius, warmup=max(self.warmup, self.search.wait)) if waiting else radius
+        )
         operation = tn.relax.Sparsestmax(radius=radius)
         if self.paths != "tree":  # elsewhere no path is another's beginning
             return operation, tn.relax.Sparsestmax(radius=radius)
-        return operation, self._sorted(radius)
+        return operation, self._sorted(later)
 
     def search_config(self, seed: int) -> tn.SearchConfig:
         """Settings of a search by gradients, the budget in them.
 
         A relaxation that cannot be sorted has the order as a term of the loss, as strong.
         """
-        config = attrs.evolve(self.search, seed=seed, sampled=self.sampled)
+        config = attrs.evolve(self.search, seed=seed, **self._signals())
         budget = self.budget()
         if config.cost is not None and budget is not None:
             config = attrs.evolve(config, cost=attrs.evolve(config.cost, target=budget))
         if self.paths == "tree" and self.relaxation in ("softmax", "gumbel"):
             config = attrs.evolve(config, order_penalty=self.order_strength)
         return config
+
+    def _signals(self) -> dict[str, Any]:
+        """Settings of a search that follow from `signals`."""
+        passes = {"pretrain_passes": self.search.pretrain_passes, "search_passes": _SANDWICH}
+        if self.signals == "published":
+            return {"sampled": "straight_through", "paths": "mixture", **passes}
+        if self.signals == "differences":
+            return {"paths": "mixture", **passes}
+        return {
+            "pretrain_passes": (*self.search.pretrain_passes, "network"),
+            "search_passes": (*_SANDWICH, "network"),
+        }
 
     def random_config(self, seed: int) -> tn.RandomSearchConfig:
         """Settings of a random search with as many steps of the weights and the same budget."""

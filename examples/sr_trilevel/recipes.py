@@ -83,7 +83,7 @@ def paper() -> Recipe:
     train_epoch = 216
     return Recipe(
         name="paper",
-        sampled="straight_through",
+        signals="published",
         # The paper starts alpha at 0.001 and beta at 0.3 throughout. Sparsestmax, sorted or not,
         # does not change when all logits shift, so equal logits are equal whatever their value;
         # the noise (arch_std) is what tells options apart before the first gradient.
@@ -117,6 +117,7 @@ def tiny() -> Recipe:
     """For comparisons on two cores: 16 channels, at most 3 cells and 1 convolution a path."""
     return Recipe(
         name="tiny",
+        signals="published",
         features=16,
         slots=2,
         cells=3,
@@ -150,6 +151,7 @@ def cores() -> Recipe:
     """
     return Recipe(
         name="cores",
+        signals="published",
         features=32,
         cells=3,
         convs=1,
@@ -228,11 +230,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("softmax instead of sparsestmax (Table 5)", {"relaxation": "softmax"}),
     "sparsemax": ("sparsemax instead of sparsestmax", {"relaxation": "sparsemax"}),
     "gumbel": ("Gumbel-softmax instead of sparsestmax", {"relaxation": "gumbel"}),
-    "agd": (
-        "widths learn straight through, as in AGD and the paper",
-        {"sampled": "straight_through"},
+    "published": ("signals as published", {"signals": "published"}),
+    "differences": (
+        "widths learn from differences of losses, all else is as published",
+        {"signals": "differences"},
     ),
-    "differences": ("widths learn from differences of losses", {"sampled": "differences"}),
+    "today": (
+        "today's signals: differences for widths, losses at their exits for paths, networks of the "
+        "space trained beside the mixture",
+        {"signals": "today"},
+    ),
     "sorted-widths": (
         "sorted sparsestmax over widths, too: all at once, and one-hot at the end",
         {"width_relaxation": "sorted"},
@@ -282,7 +289,7 @@ _OF_A_SEARCH = {
     "order_strength",
     "paths",
     "relaxation",
-    "sampled",
+    "signals",
     "strategy",
     "width_relaxation",
 }
@@ -344,7 +351,7 @@ def _used(recipe: Recipe, changed: Collection[str]) -> None:
         "order_form": drawn or not sorts or not (recipe.order_strength or strict),
         "relaxation": drawn,
         "width_relaxation": drawn,
-        "sampled": drawn or (recipe.width_relaxation == "sorted" and recipe.relaxation != "gumbel"),
+        "signals": drawn,
     }
     names = [what for what, in_vain in ignored.items() if what in changed and in_vain]
     if names:

@@ -58,8 +58,10 @@ def test_the_radius_grows_from_nothing_to_the_whole(name):
 
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0, 1)
-    for kind in ("operation", "path"):
-        assert recipe.relaxations()[kind].radius == radius
+    relaxations = recipe.relaxations()
+    waits = recipe.search.wait if recipe.signals == "today" else 0.0
+    assert relaxations["operation"].radius == radius
+    assert relaxations["path"].radius == attrs.evolve(radius, warmup=max(radius.warmup, waits))
 
 
 def test_the_papers_space_and_relaxations():

@@ -152,17 +152,6 @@ def test_without_widths_what_is_alike_counts_once():
     assert losses[0] == losses[1]
 
 
-def test_what_was_pruned_is_not_drawn():
-    slot = tn.choice(a=tn.conv(3, 1), b=tn.conv(1, 1), name="slot")
-    net = tn.compile_supernet(tn.lower(tn.repeat(slot, (1, 2, 3)), SHAPE), seed=0)
-    slots = [path for path, d in net.graph.decisions.items() if d.kind == "operation"]
-    net.prune({"repeat": [2], slots[0]: ["b"], slots[-1]: ["a"]})
-    rng = random.Random(0)
-    for name in ("path", "network"):
-        for _ in range(20):
-            net(batch(0)[0], at=PASSES[name](net.mixture(), rng))  # or it would say so
-
-
 def test_passes_of_paths_and_networks_are_their_own():
     depth = tn.seq(tn.repeat(tn.conv_bn_relu(3, 1), (1, 2)), tn.conv(1, 1))
     net = tn.compile_supernet(tn.lower(depth, SHAPE), seed=0)
@@ -191,3 +180,24 @@ def test_messages_name_the_pass_where_there_are_several():
         run = tn.run(rule, supernet(width), loss, batch, steps=1)
         with pytest.raises(tn.errors.DivergenceError, match=name):
             run.advance()
+
+
+def test_networks_are_drawn_of_what_is_left():
+    space = tn.seq(
+        tn.cell(2, lambda i, j: tn.choice(a=tn.conv(3, 1), b=tn.conv(1, 1), c=tn.relu()), keep=1),
+        tn.tree(d=tn.conv(1, 1), at_most={"d": 3}),
+    )
+    net = tn.compile_supernet(tn.lower(space, SHAPE), seed=0)
+    inside = [p for p, d in net.graph.decisions.items() if d.kind == "operation"]
+    (trunk,) = [p for p, d in net.graph.decisions.items() if d.kind == "path"]
+    net.prune({**{path: ["a"] for path in inside}, trunk: ["d-d"]})
+    setting = tn.Task(net, F.mse_loss).draw(torch.Generator().manual_seed(0))
+    rng, seen = random.Random(0), set()
+    for _ in range(30):
+        network, path = passes_of(setting.detached(), ("network", "path"), rng)
+        for one in (network, path):
+            with one.setting.held():
+                net(batch(0)[0])
+        seen.add(path.setting.mixtures[0].by_path()[trunk].index(1.0))
+
+    assert seen == {0, 2}

@@ -104,7 +104,8 @@ class DifferencesAtWork:
         known: dict[object, Tensor] = {}
         with torch.no_grad(), batch_statistics(step.task.model):
             for number in range(self._settings.draws):
-                mixtures, widths = [], []
+                mixtures: list[Mixture] = []
+                widths: list[tuple[Mapping[str, Option], frozenset[str]]] = []
                 for net, mixture, own in zip(detached.nets, detached.mixtures, scores):
                     picked = draw(net, mixture, step.rng)
                     mixtures.append(mixture.picking(picked))

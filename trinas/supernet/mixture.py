@@ -35,7 +35,6 @@ class Mixture:
             and the supernet then runs at full width behind masks.
         learned_inputs: whether the weights of the inputs of a cell's steps take gradients; where
             False they are constant.
-        pruned: options that were dropped for good, by decision.
         scored: width decisions whose weight multiplies what they produce, so that a
             gradient reaches their logits (AGD, Section 3.2).
     """
@@ -49,7 +48,6 @@ class Mixture:
     widths: Mapping[str, int] | None = None
     scored: frozenset[str] = frozenset()
     learned_inputs: bool = True
-    pruned: Mapping[str, tuple[Option, ...]] = attrs.field(factory=dict, repr=False)
 
     @classmethod
     def from_weights(

@@ -141,8 +141,7 @@ class Plan:
         if key in self._orders:
             self._orders.move_to_end(key)
             return self._orders[key]
-        self._check_left(alive)
-        order = self._narrow(alive)
+        order = self._left_only(self._narrow(alive))
         self._orders[key] = order
         if len(self._orders) > self._remembered:
             self._orders.popitem(last=False)
@@ -174,8 +173,8 @@ class Plan:
             one = bytearray(alive)
             for index, other in enumerate(decision.options):
                 one[start + index] = other == option
-            self._check_left(bytes(one))
-            orders[option] = settled(self._narrow(bytes(one), add_zeros=not skip), path)
+            order = self._left_only(self._narrow(bytes(one), add_zeros=not skip))
+            orders[option] = settled(order, path)
         exits = self._exits[key] = branched(orders, path, self._output, self._regions)
         if len(self._exits) > self._remembered:
             self._exits.popitem(last=False)
@@ -197,17 +196,20 @@ class Plan:
         self._exits.clear()
         return keys_of(self._full)
 
-    def _check_left(self, alive: bytes) -> None:
-        if self._left is None:
-            return
-        for step in self.steps:
-            if any(alive[slot] and not self._left[slot] for slot in step.slots):
+    def _left_only(self, order: Order) -> Order:
+        left = self._left
+        if left is None:
+            return order
+        # Of what does not run, such as a branch that is out, weights may be as they like.
+        for live in order.lives:
+            if not all(left[slot] for slot in live.slots):
                 raise RelaxationError(
                     "an option that was dropped for good takes no part any more",
                     got="a weight other than 0",
-                    at=step.decision,
+                    at=live.step.decision,
                     fix="See Supernet.pruned; load a checkpoint from before.",
                 )
+        return order
 
     def _narrow(self, alive: bytes | None, *, add_zeros: bool = False) -> Order:
         # A plain network runs all that its cost counts, as published counts do.

@@ -174,14 +174,13 @@ class Supernet(nn.Module):
         # What was dropped for good takes no gradient, whatever its relaxation says.
         if 0 in self._left:
             open_slots = [slot for slot in open_slots if self._left[slot]]
-        mixture = Mixture.from_weights(
+        return Mixture.from_weights(
             self.graph,
             weights,
             odds,
             open_slots=open_slots,
             learned_inputs=self.architecture.learns_inputs,
         )
-        return attrs.evolve(mixture, pruned=self.pruned) if 0 in self._left else mixture
 
     @torch.no_grad()
     def weights(self) -> dict[str, list[float]]:
@@ -231,6 +230,8 @@ class Supernet(nn.Module):
     @property
     def pruned(self) -> dict[str, tuple[Option, ...]]:
         """The options that were dropped for good, by decision."""
+        if 0 not in self._left:
+            return {}
         graph = self.graph
         found = {
             path: tuple(
