@@ -193,7 +193,7 @@ class Recipe:
 
     def _signals(self) -> dict[str, Any]:
         """Settings of a search that follow from `signals`."""
-        passes = {"pretrain_passes": self.search.pretrain_passes, "search_passes": _SANDWICH}
+        passes = {"search_passes": _SANDWICH, "arch_passes": _SANDWICH}
         if self.signals == "published":
             return {"sampled": "straight_through", "paths": "mixture", **passes}
         if self.signals == "differences":
