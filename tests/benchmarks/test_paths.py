@@ -29,7 +29,8 @@ def test_the_teacher_is_in_the_space(kind):
 
 def test_exits_end_at_a_planted_depth_where_the_mixture_ends_at_one_block():
     mixture, exits = (
-        paths.search("rotated-2-cost", paths.SETTINGS[name], 0) for name in ("mixture", "exits")
+        paths.search("rotated-2-cost", paths.SETTINGS[name], 0)
+        for name in ("mixture alone", "exits")
     )
 
     assert mixture.depth == 1

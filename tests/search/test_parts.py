@@ -74,12 +74,13 @@ def tell_number(step):
 TABLE = {
     "weights": Case(WEIGHTS),
     "weights, schedule": Case(tn.weights(tn.adam(1e-2), schedule=tn.CosineDecay(), clip=1.0)),
+    "weights, exits": Case(tn.weights(tn.adam(1e-2), exits=0.5, wait=0.4)),
     "weights, scheduler": Case(tn.weights(tn.adam(1e-2), scheduler=cosine)),
     **{
         f"architecture, {signal}, {sampled}": Case(
             learned(getattr(tn.signals, signal)(), getattr(tn.signals, sampled)()), (WEIGHTS,)
         )
-        for signal in ("gradient", "unrolled")
+        for signal in ("gradient", "unrolled", "exits")
         for sampled in ("differences", "straight_through")
     },
     "expected_cost": Case(tn.expected_cost(target=2e4, weight=1.0, every=2), BOTH),
@@ -318,7 +319,7 @@ def test_states_of_other_parts_are_refused():
 def test_it_prints_shortly(name):
     case = TABLE[name]
 
-    assert len(repr(case.part)) <= 250, repr(case.part)
+    assert len(repr(case.part)) <= 280, repr(case.part)
     assert "\n" not in repr(case.part)
     assert type(case.part).__name__ in repr(case.part)
     assert len(repr(case.part.start(Loop(()).task))) <= 120

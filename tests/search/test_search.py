@@ -145,7 +145,9 @@ def test_resumed_equals_uninterrupted(stop, tmp_path):
         ("search_steps", 10, "search_steps 8"),
         ("pretrain_passes", ("widest",), "pretrain_passes ['widest', 'narrowest', 'random', "),
         ("search_passes", ("widest", "narrowest"), "passes ['sampled', 'widest', 'narrowest']"),
-        ("order", 2, "signal Gradient; at a config of signal Unrolled"),
+        ("order", 2, "exits 0.5; at a config of exits None"),
+        ("paths", "mixture", "exits 0.5; at a config of exits None"),
+        ("wait", 0.25, "wait 0.5; at a config of wait 0.25"),
         ("sampled", "straight_through", "sampled Differences; at a config of sampled Straight"),
         ("seed", 1, "seed 0"),
         ("autocast", torch.bfloat16, "autocast None"),
@@ -259,6 +261,7 @@ def test_cost_weight_leads_to_a_cheaper_network():
 @pytest.mark.parametrize(("target", "factor"), [(6e3, 4.0), (1e12, 0.25)])
 def test_the_controller_follows_the_derived_network(target, factor):
     search = make(attrs.evolve(CONFIG, cost=tn.CostControl(target=target, weight=1e-9, every=4)))
+    search.net.logits("trunk").data[-1] = 9.0  # a long path
     list(search)
 
     assert search.cost_weight == pytest.approx(1e-9 * factor)
