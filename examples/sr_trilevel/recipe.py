@@ -200,7 +200,7 @@ class Recipe:
             return {"paths": "mixture", **passes}
         return {
             "pretrain_passes": (*self.search.pretrain_passes, "network"),
-            "search_passes": (*_SANDWICH, "network"),
+            "search_passes": ("sampled", "network"),
         }
 
     def random_config(self, seed: int) -> tn.RandomSearchConfig:

@@ -75,7 +75,7 @@ class SearchConfig:
         default=("widest", "narrowest", "network", "network"), validator=check.passes
     )
     search_passes: tuple[str, ...] = attrs.field(
-        default=("sampled", "widest", "narrowest", "network"), validator=check.passes
+        default=("sampled", "network"), validator=check.passes
     )
     arch_passes: tuple[str, ...] = attrs.field(
         default=("sampled",), validator=[check.passes, check.mixed_passes]
