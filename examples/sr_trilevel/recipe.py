@@ -193,14 +193,14 @@ class Recipe:
 
     def _signals(self) -> dict[str, Any]:
         """Settings of a search that follow from `signals`."""
-        passes = {"pretrain_passes": self.search.pretrain_passes, "search_passes": _SANDWICH}
+        passes = {"search_passes": _SANDWICH, "arch_passes": _SANDWICH}
         if self.signals == "published":
             return {"sampled": "straight_through", "paths": "mixture", **passes}
         if self.signals == "differences":
             return {"paths": "mixture", **passes}
         return {
             "pretrain_passes": (*self.search.pretrain_passes, "network"),
-            "search_passes": (*_SANDWICH, "network"),
+            "search_passes": ("sampled", "network"),
         }
 
     def random_config(self, seed: int) -> tn.RandomSearchConfig:

@@ -99,6 +99,7 @@ def paper() -> Recipe:
             clip=5.0,
             pretrain_passes=("widest", "narrowest", "random", "random"),
             search_passes=("sampled", "widest", "narrowest"),
+            arch_passes=("sampled", "widest", "narrowest"),
             paths="mixture",
             # The weight (omega) is doubled or halved at every epoch; its start, the band and the
             # target are ours. The term for operations and paths gets 2/7, that for widths 5/7.

@@ -40,6 +40,7 @@ CONFIG = tn.SearchConfig(
     arch_lr=1e-2,
     clip=0.05,
     search_passes=("sampled", "widest", "narrowest", "random"),
+    arch_passes=("sampled", "widest", "narrowest", "random"),
     cost=tn.CostControl(target=TARGET, weight=0.3),
     order_penalty=0.2,
 )
@@ -150,7 +151,7 @@ class _Saved:
 
 
 def _peak(*passes):
-    search = search_of(small_net(), attrs.evolve(CONFIG, search_passes=passes))
+    search = search_of(small_net(), attrs.evolve(CONFIG, search_passes=passes, arch_passes=passes))
     gc.collect()
     _Saved.present = _Saved.peak = 0
     with torch.autograd.graph.saved_tensors_hooks(_Saved, lambda saved: saved.tensor):

@@ -278,7 +278,12 @@ def test_frozen_weights_stay(order):
 @pytest.mark.parametrize("order", [1, 2])
 def test_passes_that_no_architecture_gradient_comes_from(order):
     w = tn.width(values=(2, 4))
-    changes = {"search_passes": ("widest",), "sampled": "straight_through", "order": order}
+    changes = {
+        "search_passes": ("widest",),
+        "arch_passes": ("widest",),
+        "sampled": "straight_through",
+        "order": order,
+    }
     config = attrs.evolve(CONFIG, **changes)
     net = net_of(tn.seq(tn.conv(3, w), tn.conv(3, 1)))
     before = net.logits("conv[0]/width").clone()

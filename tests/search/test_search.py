@@ -39,6 +39,7 @@ CONFIG = tn.SearchConfig(
     arch_lr=1e-2,
     pretrain_passes=("widest", "narrowest", "random", "random"),
     search_passes=("sampled", "widest", "narrowest"),
+    arch_passes=("sampled", "widest", "narrowest"),
     paths="mixture",
     cost=tn.CostControl(target=1e4, weight=0.1, every=4),
 )
@@ -282,7 +283,9 @@ def test_each_pass_changes_the_result():
 
 def test_soft_widths_search_behind_masks():
     relax = {"width": tn.relax.Sparsestmax()}
-    search = make(attrs.evolve(CONFIG, search_passes=("sampled",)), relax=relax)
+    search = make(
+        attrs.evolve(CONFIG, search_passes=("sampled",), arch_passes=("sampled",)), relax=relax
+    )
     reports = list(search)
 
     assert reports[-1].spread["width"].decided <= 1.0

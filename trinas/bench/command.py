@@ -75,7 +75,8 @@ def _list(given: argparse.Namespace, arguments: Sequence[str]) -> None:
 def _describe(given: argparse.Namespace, arguments: Sequence[str]) -> None:
     if given.page is not None:
         text = given.page.read_text(encoding="utf-8")
-        given.page.write_text(describe.fill_page(text), encoding="utf-8")
+        records = [] if given.records is None else runner.read(given.records)
+        given.page.write_text(describe.fill_page(text, records), encoding="utf-8")
     else:
         for part in describe.PARTS.values():
             _say(part() + "\n")
@@ -126,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     listed.set_defaults(do=_list)
     described = commands.add_parser("describe", help="what the tables say")
     described.add_argument("--page", type=Path, help="write it into this page, between its marks")
+    described.add_argument("--records", type=Path, help="folder of records that it tells of, too")
     described.set_defaults(do=_describe)
     build = commands.add_parser("build", help="train every network of a table alone")
     build.add_argument("names", nargs="*", metavar="table", help="all where none is given")

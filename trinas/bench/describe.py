@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from trinas.bench import report
 from trinas.bench.benchmark import Benchmark
 from trinas.bench.catalogue import DATA
 from trinas.bench.noisy_digits import digits
 from trinas.bench.planting import PLANTED, planted
+from trinas.bench.runner import Record
 from trinas.bench.signals import spearman
 from trinas.bench.table import Table
 from trinas.space.decision import Decision
@@ -93,15 +95,21 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
 
 
-def fill_page(text: str) -> str:
+def fill_page(text: str, records: Sequence[Record] = ()) -> str:
     """A page with every part written anew between its marks ``<!-- name -->`` and ``<!-- / -->``.
+
+    Args:
+        text: the page.
+        records: of the parts that say what methods found; without any these stay as they are.
 
     >>> fill_page("no marks")
     'no marks'
     """
 
     def filled(mark: re.Match[str]) -> str:
-        part = PARTS[mark[1]]()
+        if mark[1] in RESULTS and not records:
+            return mark[0]
+        part = PARTS[mark[1]]() if mark[1] in PARTS else RESULTS[mark[1]](records)
         return f"<!-- {mark[1]} -->\n\n{part}\n\n<!-- / -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- / -->", filled, text, flags=re.DOTALL)
@@ -114,3 +122,21 @@ PARTS: dict[str, Callable[[], str]] = {
     "decisions": digits_decisions,
 }
 """Everything there is to say, by name."""
+
+
+def _of(records: Sequence[Record], start: str) -> list[Record]:
+    return [record for record in records if record.benchmark.startswith(start)]
+
+
+def _table(records: Sequence[Record], start: str) -> str:
+    return "\n\n".join(report.table(g) for g in report.grouped(_of(records, start)).values())
+
+
+RESULTS: dict[str, Callable[[Sequence[Record]], str]] = {
+    "found_planted": lambda records: report.summary(
+        _of(records, "planted/"), "search", "random-shared"
+    ),
+    "found_digits": lambda records: _table(records, "digits"),
+    "found_bench": lambda records: _table(records, "nas-bench-201"),
+}
+"""What methods found, by name."""

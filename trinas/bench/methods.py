@@ -160,6 +160,7 @@ def trilevel(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
         paths="mixture",
         pretrain_passes=("widest", "narrowest", "random", "random"),
         search_passes=("sampled", "widest", "narrowest"),
+        arch_passes=("sampled", "widest", "narrowest"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trinas.bench.runner import Record
 from trinas.bench.statistics import Interval, beats, interval
@@ -36,19 +36,47 @@ def grouped(records: Sequence[Record]) -> dict[str, dict[Group, dict[int, Record
 
 def tables(records: Sequence[Record]) -> str:
     """A Markdown table for every benchmark: each method, then the baselines at its cost."""
-    parts = []
-    for benchmark, groups in grouped(records).items():
-        lines = [f"### {benchmark}", "", _line(HEAD), _line(["---"] * len(HEAD))]
-        for method in [name for name, against in groups if not against]:
-            mine = groups[method, ""]
-            lines.append(_line(_row(method, mine, mine)))
-            lines += [
-                _line(_row(f"{name}, at its cost", of, mine))
-                for (name, against), of in groups.items()
-                if against == method
-            ]
-        parts.append("\n".join(lines))
+    parts = [f"### {name}\n\n{table(groups)}" for name, groups in grouped(records).items()]
     return "\n\n".join(parts) + "\n"
+
+
+def table(groups: Mapping[Group, dict[int, Record]]) -> str:
+    """The table of one benchmark."""
+    lines = [_line(HEAD), _line(["---"] * len(HEAD))]
+    for method in [name for name, against in groups if not against]:
+        mine = groups[method, ""]
+        lines.append(_line(_row(method, mine, mine)))
+        lines += [
+            _line(_row(f"{name}, at its cost", of, mine))
+            for (name, against), of in groups.items()
+            if against == method
+        ]
+    return "\n".join(lines)
+
+
+def summary(records: Sequence[Record], method: str, baseline: str) -> str:
+    """One line a benchmark: how often a method and a baseline at its cost are right."""
+    head = (
+        "benchmark",
+        f"`{method}` right",
+        "least probability",
+        "regret",
+        f"`{baseline}` right",
+        "its regret",
+        "difference",
+    )
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name, groups in grouped(records).items():
+        mine, theirs = groups.get((method, ""), {}), groups.get((baseline, method), {})
+        against = compared(mine, theirs)
+        if against is None:
+            continue
+        sure = [v for r in mine.values() if (v := r.facts.get("confidence")) is not None]
+        cells = [f"`{name}`", _right(mine), f"{min(sure):.2f}" if sure else ""]
+        cells += [_interval(interval([r.regret for r in mine.values()])), _right(theirs)]
+        cells += [_interval(interval([r.regret for r in theirs.values()])), _interval(against[1])]
+        lines.append(_line(cells))
+    return "\n".join(lines)
 
 
 def compared(mine: dict[int, Record], theirs: dict[int, Record]) -> tuple[float, Interval] | None:
@@ -75,12 +103,16 @@ def _row(name: str, of: dict[int, Record], method: dict[int, Record]) -> list[st
         f"{_mean([r.seconds for r in records]):.1f}",
         _interval(interval([r.regret for r in records])),
         f"{_mean([r.percentile for r in records]):.1f}",
-        f"{sum(r.right for r in records)} of {len(records)}",
+        _right(of),
         _fact(records, "correlation"),
         _fact(records, "gap"),
         "" if against is None else f"{100 * against[0]:.0f} %",
         "" if against is None else _interval(against[1]),
     ]
+
+
+def _right(of: Mapping[int, Record]) -> str:
+    return f"{sum(r.right for r in of.values())} of {len(of)}"
 
 
 def _mean(values: Sequence[float]) -> float:

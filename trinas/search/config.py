@@ -36,7 +36,8 @@ class SearchConfig:
         pretrain_passes: what every pretraining step runs, by name (`trinas.search.setting.PASSES`).
         search_passes: what every search step runs. By default some are of a network of the space
             drawn evenly: in mixtures alone options learn to add up, and none to stand by itself,
-            as in the end one has to. The architecture looks at those of the mixture.
+            as in the end one has to.
+        arch_passes: what the architecture looks at in a search step, of mixed options only.
         order: 1, or 2 for the unrolled gradient of DARTS (Eq. 7 there, exact by double
             backward; inner step plain gradient descent with `unroll_lr`).
         unroll_lr: step of the unrolled update; the learning rate of the weights if None.
@@ -74,7 +75,10 @@ class SearchConfig:
         default=("widest", "narrowest", "network", "network"), validator=check.passes
     )
     search_passes: tuple[str, ...] = attrs.field(
-        default=("sampled", "widest", "narrowest", "network"), validator=check.passes
+        default=("sampled", "network"), validator=check.passes
+    )
+    arch_passes: tuple[str, ...] = attrs.field(
+        default=("sampled",), validator=[check.passes, check.mixed_passes]
     )
     order: Literal[1, 2] = attrs.field(default=1, validator=check.one_or_two)
     unroll_lr: float | None = attrs.field(default=None, validator=check.optional(check.positive))

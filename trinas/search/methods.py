@@ -10,7 +10,6 @@ from trinas.search.config import SearchConfig
 from trinas.search.optimisers import adam, sgd
 from trinas.search.part import Chain, Part, chain
 from trinas.search.schedules import CosineDecay
-from trinas.search.setting import ONE_NETWORK
 from trinas.search.terms import ordered
 from trinas.search.watching import prune
 from trinas.search.weights import weights
@@ -43,7 +42,7 @@ def trilevel(config: SearchConfig) -> Chain:
             adam(config.arch_lr, betas=config.arch_betas),
             signal=signals.unrolled(config.unroll_lr) if second else first,
             sampled=signals.differences(config.draws) if drawn else signals.straight_through(),
-            passes=tuple(p for p in config.search_passes if p not in ONE_NETWORK) or ("sampled",),
+            passes=config.arch_passes,
             clip=config.clip,
             wait=config.wait if exits else 0.0,
         ),
