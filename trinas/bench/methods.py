@@ -115,7 +115,11 @@ def found(benchmark: Benchmark, task: Task, passes: Passes, seed: int) -> Found:
 
 
 def gradient_search(
-    benchmark: Benchmark, allowance: Allowance, seed: int, **settings: Any
+    benchmark: Benchmark,
+    allowance: Allowance,
+    seed: int,
+    relax: RelaxSpec | None = None,
+    **settings: Any,
 ) -> Found:
     """`trinas.Search` with its defaults, or with other settings of its config.
 
@@ -123,6 +127,7 @@ def gradient_search(
         benchmark: a searchable one; a cost that belongs to it becomes the search's.
         allowance: its steps.
         seed: of everything.
+        relax: as in `trinas.compile_supernet`.
         settings: of `trinas.SearchConfig`.
     """
     charge = benchmark.charge
@@ -136,7 +141,7 @@ def gradient_search(
         seed=seed,
         **settings,
     )
-    task = benchmark.task(seed)
+    task = benchmark.task(seed, relax)
     with Passes(task.net) as passes:
         for _ in Search(*task, config):
             pass
@@ -147,6 +152,13 @@ def gradient_search(
 def search(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
     """`trinas.Search` as it comes."""
     return gradient_search(benchmark, allowance, seed)
+
+
+@METHODS.register("search-drawn")
+def search_drawn(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
+    """`trinas.Search` where operations and inputs are drawn, as widths are; paths as they come."""
+    drawn: RelaxSpec = {"operation": GumbelSoftmax(), "inputs": GumbelSoftmax()}
+    return gradient_search(benchmark, allowance, seed, relax=drawn)
 
 
 @METHODS.register("trilevel")
