@@ -57,6 +57,7 @@ class Recipe:
         batch: patches a step of the search.
         search: settings of pretraining and search.
         mac_share: target of the cost term, as a share of the widest, longest network of the tree.
+        fill: least share of that target that a network of a random search uses.
         loss: of the search, behind pretraining, which has content alone.
         inherit: train from search, the weights as the search leaves them; else from scratch.
         train_patch: side of the LR patches in training.
@@ -93,6 +94,7 @@ class Recipe:
     batch: int = 3
     search: tn.SearchConfig
     mac_share: float | None = None
+    fill: float = 0.0
     loss: LossWeights = attrs.field(factory=LossWeights)
     inherit: bool = True
     train_patch: int = 32
@@ -212,7 +214,7 @@ class Recipe:
             weight_lr=search.weight_lr,
             weight_schedule=search.weight_schedule,
             clip=search.clip,
-            within=None if budget is None else tn.Budget(budget, "macs"),
+            within=None if budget is None else tn.Budget(budget, "macs", self.fill * budget),
             score_batches=4,
             autocast=search.autocast,
             seed=seed,

@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import random
 
 import attrs
 import pytest
@@ -663,3 +664,14 @@ def test_the_settings_of_the_config_hold_after_loading():
     second.load_state_dict(first.state_dict())
 
     assert second.advance().lr == 0.25
+
+
+def test_a_budget_may_ask_to_be_used():
+    graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
+    budget = tn.Budget(1000, "params", at_least=100)
+    found = candidates.find_candidates(graph, 5, rng=random.Random(0), within=budget)
+
+    assert [budget.allows(g) for g in tn.enumerate_genotypes(graph)] == [True, False]
+    assert [g["slot"] for g in found] == ["a"]
+    with pytest.raises(tn.errors.ConfigError, match=r"no more than it allows; got at least 2,000"):
+        tn.Budget(1000, "params", at_least=2000)

@@ -28,14 +28,16 @@ DRAWS = 1000
 
 @attrs.frozen
 class Budget:
-    """The largest cost a network may have.
+    """The largest cost a network may have, and the least.
 
     Attributes:
         limit: in the unit of the metric; a network may cost exactly as much.
         metric: ``macs`` or ``params``.
+        at_least: what a network has to cost, so that the budget is used: what is compared at
+            equal cost then costs about as much, too.
 
     Raises:
-        ConfigError: the limit is not positive, or the metric is unknown.
+        ConfigError: the limit is not positive or below `at_least`, or the metric is unknown.
 
     >>> import trinas as tn
     >>> graph = tn.lower(tn.choice(a=tn.conv(3, 8), b=tn.conv(1, 8), name="slot"), (3, 16, 16))
@@ -46,14 +48,29 @@ class Budget:
 
     limit: float = attrs.field(validator=check.positive)
     metric: Metric = attrs.field(default="macs", validator=check.metric)
+    at_least: float = attrs.field(default=0.0, validator=check.not_negative)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a budget that no network keeps."""
+        if self.at_least > self.limit:
+            raise ConfigError(
+                "a budget asks for no more than it allows",
+                got=f"at least {self.at_least:,}",
+                at=f"a limit of {self.limit:,}",
+            )
+
+    def __str__(self) -> str:
+        """As in messages."""
+        least = f", at least {self.at_least:,}" if self.at_least else ""
+        return f"a limit of {self.limit:,}{least}"
 
     def cost(self, genotype: Genotype) -> int:
         """What a network costs in this metric."""
         return cost_of(genotype, self.metric)
 
     def allows(self, genotype: Genotype) -> bool:
-        """Whether a network costs no more than the limit."""
-        return self.cost(genotype) <= self.limit
+        """Whether a network costs no more than the limit, and no less than it has to."""
+        return self.at_least <= self.cost(genotype) <= self.limit
 
 
 def cost_of(genotype: Genotype, metric: Metric) -> int:
@@ -172,7 +189,7 @@ def find_candidates(
             return True
         cost = within.cost(genotype)
         cheapest = min(cheapest, cost)
-        return cost <= within.limit
+        return within.at_least <= cost <= within.limit
 
     everything = list(islice(enumerate_genotypes(graph), number + 1))
     if len(everything) <= number:
@@ -193,7 +210,7 @@ def find_candidates(
         raise ConfigError(
             "some networks of the space are within the budget",
             got=f"none among {looked_at}; the cheapest costs {cheapest:,} {within.metric}",
-            at=f"a limit of {within.limit:,}",
-            fix="Raise the limit, or put cheaper options into the space.",
+            at=str(within),
+            fix="Raise the limit, ask for less, or put cheaper options into the space.",
         )
     return tuple(found)

@@ -163,7 +163,7 @@ class RandomSearch(Run[SampleReport]):
         return {
             "candidates": config.candidates,
             "score_batches": config.score_batches,
-            "within": None if within is None else [within.limit, within.metric],
+            "within": None if within is None else [within.limit, within.metric, within.at_least],
             **super().plan(),
         }
 
