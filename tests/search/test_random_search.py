@@ -628,7 +628,7 @@ def test_a_network_that_moved_away():
         ({"seed": 1}, "got seed 0; at a config of seed 1"),
         (
             {"within": tn.Budget(1e9, "params")},
-            r"got within None; at a config of within \[1000000000.0, 'params'\]",
+            r"got within None; at a config of within \[1000000000.0, 'params', 0.0\]",
         ),
     ],
 )
