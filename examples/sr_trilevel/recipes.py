@@ -250,8 +250,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "scratch": ("trained from scratch (Figure 4)", {"inherit": False}),
     "random": ("random search with weight sharing", {"strategy": "random"}),
     "filled": (
-        "random search among networks of 52 to 65 % of the costliest one's cost, which is what today's search "
-        "comes to at the size `tiny`: the comparison at equal cost used",
+        "random search among networks of 52 to 65 % of the costliest one's cost, which is what "
+        "`today` comes to at the size `tiny`: the comparison at equal cost used",
         {"strategy": "random", "mac_share": 0.65, "fill": 0.8},
     ),
     "A": ("backbone A: searched upsampling", {"backbone": "A"}),
