@@ -423,6 +423,18 @@ def test_the_readme_says_what_the_results_say():
     assert f"the paper has {paper.psnr[0]} dB for it" in text
     steps = find_recipe("paper/table9").train.steps / table9["steps"][1]
     assert f"{steps:.0f} times as many steps" in text
+    mean, margin, said = difference("PSNR, dB: `today` more than `lambda-0.1`")
+    assert (f"by {mean:.2f} ± {margin:.2f} dB on Set5 with six seeds" in text, said) == (
+        True,
+        "holds",
+    )
+    mean, margin, said = difference("PSNR, dB: `today` more than `random`")
+    assert (f"by {mean:.2f} ± {margin:.2f} dB, which is open" in text, said) == (True, "open")
+    mean, margin, said = difference("PSNR, dB: `today` more than `filled`")
+    assert (f"{mean:+.2f} ± {margin:.2f} dB at equal" in text, said) == (True, "open")
+    blocks = rows["blocks on the path: `today` more than `lambda-0.1`"]
+    at = [float(blocks[column].partition(" ±")[0]) for column in (4, 5)]
+    assert f"ends at {at[0]:.1f} blocks instead of {at[1]:.1f}" in text
     for words in (
         "PSNR, dB: `lambda-0.1` more than `random`",
         "PSNR, dB: `third` more than `trellis+third`",
