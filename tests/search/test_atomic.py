@@ -2,7 +2,6 @@
 
 import copy
 import io
-import os
 import random
 import signal
 import statistics
@@ -540,7 +539,7 @@ def test_the_users_autocast_is_theirs_again():
 
 def test_a_signal_at_the_end_of_a_step_waits_until_the_step_counts():
     def interrupt(step):
-        step.commit(lambda: os.kill(os.getpid(), signal.SIGINT))
+        step.commit(lambda: signal.raise_signal(signal.SIGINT))
 
     run = tn.run(
         tn.chain(tn.weights(tn.sgd(0.1)), tn.watch(interrupt), tn.average(0.5)),
