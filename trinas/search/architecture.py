@@ -74,7 +74,8 @@ def architecture(
         clip: largest norm of the gradients, or None.
         wait: share of the search (`Supernet.progress`, below 1) before which paths and depths
             stand still, so that exits are compared when they have been trained (Auto-DeepLab,
-            Section 5.1, waits for half of the search).
+            Section 5.1, waits for half of the search); no longer than the radius of their
+            relaxation is 0.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -169,10 +170,11 @@ class ArchitectureAtWork(Working):
     def _hold(self) -> None:
         """Paths and depths take no step before their time."""
         for net in self.task.nets.values():
-            if net.progress < self.part.wait:
-                for group in net.architecture.groups:
-                    if group.kind in KINDS:
-                        net.architecture.get_parameter(group.name).grad = None
+            for group in net.architecture.groups if net.progress < self.part.wait else ():
+                radius = getattr(net.architecture.relax[group.kind], "radius", None)
+                # Where it rules options out, the noise of the first logits would choose.
+                if group.kind in KINDS and (radius is None or not radius(net.progress)):
+                    net.architecture.get_parameter(group.name).grad = None
 
     def _scaled(self, value: Tensor) -> Tensor:
         """As large as gradients of losses in float16 are made."""

@@ -13,6 +13,7 @@ from trinas.graph import Genotype, Graph
 from trinas.search.checks import require_finite
 from trinas.search.setting import Setting
 from trinas.search.step import Step
+from trinas.search.validators import TOLD
 from trinas.space.decision import Decision
 
 
@@ -187,7 +188,7 @@ class SampleReport:
 def step_report(step: Step, done: int, total: int) -> StepReport:
     """The report of a step that is done, of what its parts told."""
     facts = dict(step.facts)
-    known = {name: facts.pop(name) for name in _TOLD if name in facts}
+    known = {name: facts.pop(name) for name in TOLD if name in facts}
     nets = step.task.nets
     progress = next((net.progress for net in nets.values()), done / total)
     if done == total and "spread" in known:  # by the odds that the search ends with
@@ -195,6 +196,3 @@ def step_report(step: Step, done: int, total: int) -> StepReport:
     return StepReport(
         phase=step.phase, step=done, total=total, progress=progress, facts=facts, **known
     )
-
-
-_TOLD = ("lr", "loss", "arch_loss", "cost", "cost_weight", "spread")

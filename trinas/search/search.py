@@ -57,6 +57,13 @@ class Search(Run[StepReport]):
         self.net = require_supernet(net)
         if not isinstance(config, SearchConfig):
             raise ConfigError("a search is set up by a SearchConfig", got=config)
+        if valid is None:
+            raise ConfigError(
+                "an architecture is learned on data of its own",
+                got="valid=None",
+                at="search",
+                fix="Give the other half of the training data.",
+            )
         self.config = config
         self.train = train
         self.valid = valid

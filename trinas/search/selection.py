@@ -52,7 +52,8 @@ def likely(
     """
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ConfigError("a count of networks is a whole number of at least 1", got=count)
-    if not 0 < temperature < math.inf:
+    _require(net, within, at="likely")
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
         raise ConfigError("a temperature is a positive, finite number", got=temperature)
     rng = random.Random(seed)
     logits = net.architecture.logits_by_path()
@@ -74,10 +75,22 @@ def likely(
         raise ConfigError(
             "some likely network is within the budget",
             got=f"none among {DRAWS}",
-            at=f"a limit of {within.limit:,}" if within else None,
-            fix="Raise the limit, or search with an expected cost.",
+            at=None if within is None else str(within),
+            fix="Raise the limit, ask for less, or search with an expected cost.",
         )
     return tuple(found)
+
+
+def _require(net: object, within: object, *, at: str) -> None:
+    if not isinstance(net, Supernet):
+        raise ConfigError("networks are chosen by a supernet", got=f"a {type(net).__name__}", at=at)
+    if within is not None and not isinstance(within, Budget):
+        raise ConfigError(
+            "within is a Budget or None",
+            got=repr(within),
+            at=at,
+            fix='Give Budget(limit, "macs") or Budget(limit, "params").',
+        )
 
 
 def _drawn(
@@ -133,13 +146,33 @@ def rank(
     >>> ranked[0]
     (Genotype(slot='a'), 0.0)
     """
+    _require(net, within, at="rank")
+    if not isinstance(batches, int) or isinstance(batches, bool) or batches < 1:
+        raise ConfigError(
+            "a count of batches is a whole number of at least 1", got=repr(batches), at="rank"
+        )
+    if model is not None and all(inside is not net for inside in model.modules()):
+        raise ConfigError(
+            "a supernet is ranked in a model that contains it",
+            got=f"a {type(model).__name__} without it",
+            at="rank",
+            fix="Give the module that the supernet is a part of, or leave model out.",
+        )
+    for candidate in candidates:
+        if not isinstance(candidate, Genotype):
+            raise ConfigError(
+                "candidates are genotypes",
+                got=repr(candidate)[:60],
+                at="rank",
+                fix="Give some, as trinas.likely or trinas.enumerate_genotypes do.",
+            )
     allowed = [g for g in candidates if within is None or within.allows(g)]
     if not allowed:
         raise ConfigError(
             "some candidate is within the budget",
             got=f"none of {len(candidates)}",
-            at="rank",
-            fix="Raise the limit, or give more candidates.",
+            at="rank" if within is None else f"rank, {within}",
+            fix="Raise the limit, ask for less, or give more candidates.",
         )
     task = Task(net if model is None else model, loss)
     stream = Stream(data, name="data", seed=0, device=task.device)

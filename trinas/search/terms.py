@@ -27,7 +27,7 @@ class Term(Part):
 
     function: MixtureTerm = attrs.field(validator=check.function, repr=check.shown)
     weight: float = attrs.field(default=1.0, validator=check.finite)
-    name: str = "term"
+    name: str = attrs.field(default="term", validator=check.fact)
 
     def start(self, task: Task) -> TermAtWork:
         """Nothing to prepare."""
@@ -43,7 +43,7 @@ def term(function: MixtureTerm, weight: float = 1.0, *, name: str = "term") -> T
         name: of its value (before the factor) in ``report.facts``.
 
     Raises:
-        ConfigError: the weight is no finite number.
+        ConfigError: the weight is no finite number, or the name is one that reports have.
 
     >>> import torch, trinas as tn
     >>> graph = tn.lower(tn.choice(a=tn.conv(3, 1), b=tn.conv(1, 1), name="slot"), (1, 6, 6))

@@ -138,15 +138,31 @@ def passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
-def mixed_passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    """No pass of one network alone."""
-    if "network" in value:
+TOLD = ("lr", "loss", "arch_loss", "cost", "cost_weight", "spread")
+"""What reports tell by names of their own."""
+
+
+def fact(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A name for what a part tells."""
+    if not isinstance(value, str) or value in TOLD:
         raise ConfigError(
-            f"{attribute.name} of an architecture mix its options",
+            f"{attribute.name} is a string that is none of {', '.join(TOLD)}",
             got=repr(value),
             at=type(owner).__name__,
-            fix='Leave "network" to the weights: nothing in it depends on the architecture.',
+            fix="Those are in every report; take another name.",
         )
+
+
+def mixed_passes(owner: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """No pass of one network or path alone."""
+    for alone in ("network", "path"):
+        if alone in value:
+            raise ConfigError(
+                f"{attribute.name} of an architecture mix its options",
+                got=repr(value),
+                at=type(owner).__name__,
+                fix=f'Leave "{alone}" to the weights: what it draws evenly does not learn from it.',
+            )
 
 
 def autocast(owner: Any, attribute: attrs.Attribute[Any], value: torch.dtype | None) -> None:
