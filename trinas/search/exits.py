@@ -57,7 +57,7 @@ class End:
         start = mixture.graph.offsets[self.decision.path]
         living = [k for k in range(len(options)) if mixture.alive[start + k]]
         if even:
-            gone = setting.nets[self.number].pruned.get(self.decision.path, ())
+            gone = mixture.pruned.get(self.decision.path, ())
             living = [k for k, option in enumerate(options) if option not in gone]
             odds = {o: (k in living) / len(living) for k, o in enumerate(options)}
         inner: set[int] = set()

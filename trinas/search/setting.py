@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
@@ -72,35 +72,31 @@ Policy: TypeAlias = Callable[[Mixture, random.Random], Mixture]
 """What a pass runs, of the mixture of a step; see `PASSES`."""
 
 
-Pruned: TypeAlias = Mapping[str, Collection[Option]]
-"""Options that a supernet has dropped, by decision."""
-
-
-def random_paths(mixture: Mixture, rng: random.Random, pruned: Pruned) -> Mixture:
+def random_paths(mixture: Mixture, rng: random.Random) -> Mixture:
     """The mixture on one path: exits and depths drawn evenly, operations as they stand.
 
     Guo et al., arXiv 1904.00420, train the weights of a supernet by single paths.
     """
     picked: dict[str, Option] = {
-        path: rng.choice([o for o in decision.options if o not in pruned.get(path, ())])
+        path: rng.choice([o for o in decision.options if o not in mixture.pruned.get(path, ())])
         for path, decision in mixture.graph.decisions.items()
         if decision.kind in ("path", "depth")
     }
     return mixture.picking(picked)
 
 
-def random_network(mixture: Mixture, rng: random.Random, pruned: Pruned) -> Mixture:
+def random_network(mixture: Mixture, rng: random.Random) -> Mixture:
     """One network of the space: every decision drawn evenly over its own options, what is left."""
     graph = mixture.graph
 
     def pick(decision: Decision) -> Picked:
-        gone = pruned.get(decision.path, ())
+        gone = mixture.pruned.get(decision.path, ())
         left = [option for option in decision.derivable if option not in gone]
         if decision.kind == "inputs":
             return tuple(sorted(int(option) for option in rng.sample(left, decision.keep)))
         return rng.choice(left)
 
-    drawn = Genotype.of(graph, settle(graph, pick)) if pruned else sample(graph, rng)
+    drawn = Genotype.of(graph, settle(graph, pick)) if mixture.pruned else sample(graph, rng)
     return Mixture.of(drawn, mixture.weights.detach())
 
 
@@ -110,16 +106,14 @@ PASSES: dict[str, Policy] = {
     "narrowest": lambda mixture, _: mixture.with_widths("narrowest"),
     "random": lambda mixture, rng: mixture.with_widths("random", rng=rng),
     "soft": lambda mixture, _: mixture.with_widths("soft"),
-    "path": lambda mixture, rng: random_paths(mixture, rng, {}),
-    "network": lambda mixture, rng: random_network(mixture, rng, {}),
+    "path": random_paths,
+    "network": random_network,
 }
 """What a pass runs, by name. The first five are widths (`Mixture.with_widths`), operations and
 paths as they stand: together the sandwich of slimmable networks."""
 
 ONE_NETWORK = frozenset({"network"})
 """Passes in which nothing is mixed, so that they say nothing about the mixture."""
-
-_AMONG_WHAT_IS_LEFT = {"path": random_paths, "network": random_network}
 
 WIDTH_PASSES = ("sampled", "widest", "narrowest", "random", "soft")
 
@@ -159,7 +153,8 @@ def passes_of(
         passes = rest if len(rest) == len(passes) else ["sampled", *rest]
     found: dict[object, Pass] = {}
     for number, policy in enumerate(passes):
-        settled = _settled(setting, policy, rng)
+        rule = PASSES[policy] if isinstance(policy, str) else policy
+        settled = setting.changed(lambda mixture, rule=rule: rule(mixture, rng))
         # Widths alone tell these passes apart.
         key = _widths(settled) if merge and policy in WIDTH_PASSES else number
         known = found.get(key)
@@ -168,15 +163,6 @@ def passes_of(
         else:
             found[key] = attrs.evolve(known, times=known.times + 1)
     return list(found.values())
-
-
-def _settled(setting: Setting, policy: str | Policy, rng: random.Random) -> Setting:
-    if isinstance(policy, str) and policy in _AMONG_WHAT_IS_LEFT:
-        draw = _AMONG_WHAT_IS_LEFT[policy]
-        pairs = zip(setting.nets, setting.mixtures)
-        return attrs.evolve(setting, mixtures=tuple(draw(m, rng, net.pruned) for net, m in pairs))
-    rule = PASSES[policy] if isinstance(policy, str) else policy
-    return setting.changed(lambda mixture: rule(mixture, rng))
 
 
 def _title(policy: str | Policy, setting: Setting) -> str:

@@ -37,6 +37,7 @@ class Mixture:
             False they are constant.
         scored: width decisions whose weight multiplies what they produce, so that a
             gradient reaches their logits (AGD, Section 3.2).
+        pruned: options that were dropped for good, by decision (`Supernet.pruned`).
     """
 
     graph: Graph
@@ -48,6 +49,7 @@ class Mixture:
     widths: Mapping[str, int] | None = None
     scored: frozenset[str] = frozenset()
     learned_inputs: bool = True
+    pruned: Mapping[str, Collection[Option]] = attrs.field(factory=dict, repr=False)
 
     @classmethod
     def from_weights(
@@ -59,6 +61,7 @@ class Mixture:
         widths: str = "sampled",
         open_slots: Collection[int] = (),
         learned_inputs: bool = True,
+        pruned: Mapping[str, Collection[Option]] | None = None,
     ) -> Mixture:
         """Bring the weights to the host (the one transfer of a step) and read them.
 
@@ -76,6 +79,7 @@ class Mixture:
             open_slots: slots whose weight takes a gradient even at 0; while gradients are
                 asked for, they take part at any weight.
             learned_inputs: see the attribute.
+            pruned: see the attribute.
 
         Raises:
             RelaxationError: another shape, or a weight that is not a finite number; the
@@ -98,7 +102,14 @@ class Mixture:
                 alive[slot] = 1
         host, host_odds = tuple(rows[0]), tuple(rows[-1])
         mixture = cls(
-            graph, weights, odds, host, host_odds, bytes(alive), learned_inputs=learned_inputs
+            graph,
+            weights,
+            odds,
+            host,
+            host_odds,
+            bytes(alive),
+            learned_inputs=learned_inputs,
+            pruned=pruned or {},
         )
         return mixture.with_widths(widths)
 

@@ -180,6 +180,7 @@ class Supernet(nn.Module):
             odds,
             open_slots=open_slots,
             learned_inputs=self.architecture.learns_inputs,
+            pruned=self.pruned,
         )
 
     @torch.no_grad()
