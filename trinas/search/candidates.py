@@ -73,6 +73,21 @@ class Budget:
         return self.at_least <= self.cost(genotype) <= self.limit
 
 
+def require_budget(within: object, *, at: str, name: str = "within") -> None:
+    """Check that what is to be a budget is one, or None.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if within is not None and not isinstance(within, Budget):
+        raise ConfigError(
+            f"{name} is a Budget or None",
+            got=within,
+            at=at,
+            fix='Give Budget(limit, "macs") or Budget(limit, "params").',
+        )
+
+
 def cost_of(genotype: Genotype, metric: Metric) -> int:
     """What a network costs in a metric."""
     cost = count(genotype.graph, genotype)

@@ -81,6 +81,25 @@ def require_finite(value: Tensor, what: str, *, at: str, wait: bool = False) -> 
         )
 
 
+def require_whole(value: object, what: str, *, least: int, at: str, fix: str | None = None) -> None:
+    """Check a whole number.
+
+    Args:
+        value: the number.
+        what: it is, for the message.
+        least: that it may be.
+        at: where it was given.
+        fix: what to do instead.
+
+    Raises:
+        ConfigError: it is none, or less.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(
+            f"{what} is a whole number of at least {least}", got=repr(value), at=at, fix=fix
+        )
+
+
 def require_supernet(net: object) -> Supernet:
     """What a search is to work on.
 

@@ -7,9 +7,8 @@ from typing import Any, Literal
 import attrs
 import torch
 
-from trinas._core.errors import ConfigError
 from trinas.search import validators as check
-from trinas.search.candidates import Budget
+from trinas.search.candidates import Budget, require_budget
 from trinas.search.cost_term import CostControl
 from trinas.search.schedules import Halving, LrSchedule
 
@@ -104,13 +103,7 @@ class SearchConfig:
 
 
 def _budget(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, Budget):
-        raise ConfigError(
-            f"{attribute.name} is a Budget or None",
-            got=value,
-            at=type(owner).__name__,
-            fix='Give Budget(limit, "macs") or Budget(limit, "params").',
-        )
+    require_budget(value, at=type(owner).__name__, name=attribute.name)
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trinas._core.errors import ConfigError
 from trinas.search.batches import Batches
+from trinas.search.checks import require_whole
 from trinas.search.nested import each_tensor, tensors_in
 
 
@@ -75,13 +76,13 @@ def prefetch(
             fix="Wrap a list as batches.__getitem__; a loader with a position cannot jump to a "
             "step.",
         )
-    if not isinstance(ahead, int) or isinstance(ahead, bool) or ahead < 1:
-        raise ConfigError(
-            "ahead is a whole number of at least 1",
-            got=ahead,
-            at="prefetch",
-            fix="Without a background thread, pass the batches as they are.",
-        )
+    require_whole(
+        ahead,
+        "ahead",
+        least=1,
+        at="prefetch",
+        fix="Without a background thread, pass the batches as they are.",
+    )
     return Prefetched(_Loader.of(batches, device), ahead)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from trinas._core.errors import ConfigError
 from trinas.search.architecture import Architecture
 from trinas.search.batches import Data
+from trinas.search.checks import require_whole
 from trinas.search.engine import Run
 from trinas.search.part import Chain, Part, chain
 from trinas.search.phase import Phase
 from trinas.search.report import StepReport, step_report
 from trinas.search.task import Loss, Task
+from trinas.supernet.seeding import require_seed
 
 
 def phases_of(steps: int, pretrain: int) -> tuple[Phase, ...]:
@@ -67,39 +67,38 @@ def run(
     >>> reports[-1].step, sorted(net.weights()["slot"])
     (6, [0.0, 1.0])
     """
-    for name, value, least in (("steps", steps, 1), ("pretrain", pretrain, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name} is a whole number of at least {least}", got=value, at="run")
+    require_whole(steps, "steps", least=1, at="run")
+    require_whole(pretrain, "pretrain", least=0, at="run")
+    require_seed(seed, at="run")
     parts = chain(method)
     if autocast not in (None, torch.bfloat16, torch.float16):
         raise ConfigError(
             "autocast is torch.bfloat16, torch.float16 or None", got=autocast, at="run"
         )
     task = Task(model, loss, autocast=autocast)
-    if valid is None and task.arch and any(isinstance(p, Architecture) for p in parts):
-        raise ConfigError(
-            "an architecture is learned on data of its own",
-            got="valid=None",
-            at="run",
-            fix="Give the other half of the training data.",
-        )
+    if task.arch and any(isinstance(p, Architecture) for p in parts):
+        require_valid(valid, at="run")
     return Run(
         parts,
         task,
         phases_of(steps, pretrain),
         train=train,
         valid=valid,
-        seed=checked_seed(seed),
+        seed=seed,
         report=step_report,
     )
 
 
-def checked_seed(seed: Any) -> int:
-    """A seed that torch takes.
+def require_valid(valid: object, *, at: str) -> None:
+    """Check that there are data for the architecture.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: there are none.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ConfigError("seed is a whole number from 0 to 2**63 - 1", got=seed, at="run")
-    return seed
+    if valid is None:
+        raise ConfigError(
+            "an architecture is learned on data of its own",
+            got="valid=None",
+            at=at,
+            fix="Give the other half of the training data.",
+        )

@@ -11,7 +11,7 @@ from trinas.search.engine import Run
 from trinas.search.methods import trilevel
 from trinas.search.part import Chain, Part, chain
 from trinas.search.report import StepReport, step_report
-from trinas.search.running import phases_of
+from trinas.search.running import phases_of, require_valid
 from trinas.search.task import Loss, Task
 from trinas.supernet import Supernet
 
@@ -57,13 +57,7 @@ class Search(Run[StepReport]):
         self.net = require_supernet(net)
         if not isinstance(config, SearchConfig):
             raise ConfigError("a search is set up by a SearchConfig", got=config)
-        if valid is None:
-            raise ConfigError(
-                "an architecture is learned on data of its own",
-                got="valid=None",
-                at="search",
-                fix="Give the other half of the training data.",
-            )
+        require_valid(valid, at="search")
         self.config = config
         self.train = train
         self.valid = valid

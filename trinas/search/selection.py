@@ -12,8 +12,8 @@ from torch import nn
 from trinas._core.errors import ConfigError
 from trinas.graph import Genotype, settle
 from trinas.search.batches import Data
-from trinas.search.candidates import DRAWS, Budget
-from trinas.search.checks import require_finite
+from trinas.search.candidates import DRAWS, Budget, require_budget
+from trinas.search.checks import require_finite, require_whole
 from trinas.search.scoring import mean_loss
 from trinas.search.stream import Stream
 from trinas.search.task import Loss, Task
@@ -50,8 +50,7 @@ def likely(
     >>> likely(net, 5, within=tn.Budget(100, "params"))
     (Genotype(slot='b'),)
     """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigError("a count of networks is a whole number of at least 1", got=count)
+    require_whole(count, "a count of networks", least=1, at="likely")
     _require(net, within, at="likely")
     if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
         raise ConfigError("a temperature is a positive, finite number", got=temperature)
@@ -84,13 +83,7 @@ def likely(
 def _require(net: object, within: object, *, at: str) -> None:
     if not isinstance(net, Supernet):
         raise ConfigError("networks are chosen by a supernet", got=f"a {type(net).__name__}", at=at)
-    if within is not None and not isinstance(within, Budget):
-        raise ConfigError(
-            "within is a Budget or None",
-            got=repr(within),
-            at=at,
-            fix='Give Budget(limit, "macs") or Budget(limit, "params").',
-        )
+    require_budget(within, at=at)
 
 
 def _drawn(
@@ -147,10 +140,7 @@ def rank(
     (Genotype(slot='a'), 0.0)
     """
     _require(net, within, at="rank")
-    if not isinstance(batches, int) or isinstance(batches, bool) or batches < 1:
-        raise ConfigError(
-            "a count of batches is a whole number of at least 1", got=repr(batches), at="rank"
-        )
+    require_whole(batches, "a count of batches", least=1, at="rank")
     if model is not None and all(inside is not net for inside in model.modules()):
         raise ConfigError(
             "a supernet is ranked in a model that contains it",

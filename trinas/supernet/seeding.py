@@ -31,15 +31,25 @@ def seeded(seed: int | None, device: torch.device | None = None) -> Iterator[Non
     if seed is None:
         yield
         return
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ConfigError(
-            "a seed is a whole number from 0 to 2**63 - 1",
-            got=seed,
-            fix="Convert other kinds of integers with int(...).",
-        )
+    require_seed(seed)
     devices = [device.index or 0] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(seed)
         for index in devices:
             torch.cuda.default_generators[index].manual_seed(seed)
         yield
+
+
+def require_seed(seed: object, *, at: str | None = None) -> None:
+    """Check that torch takes a seed.
+
+    Raises:
+        ConfigError: it is no whole number from 0 to 2**63 - 1.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ConfigError(
+            "a seed is a whole number from 0 to 2**63 - 1",
+            got=seed,
+            at=at,
+            fix="Convert other kinds of integers with int(...).",
+        )
