@@ -23,6 +23,7 @@ import trinas as tn
 from benchmarks.measure import Options, Row
 from trinas.bench import Passes, planted
 from trinas.bench.problem import Task
+from trinas.search.config import PUBLISHED
 
 CHANNELS, SIZE, BATCH, DEEPEST = 6, 8, 8, 4
 GAIN = 1.5
@@ -48,13 +49,8 @@ class Setting:
 
 
 SOME = {"path": 3, "rotated": 3}
-PAPER = {
-    "paths": "mixture",
-    "pretrain_passes": ("widest", "narrowest", "random", "random"),
-    "search_passes": ("sampled", "widest", "narrowest"),
-}
 SETTINGS: Mapping[str, Setting] = {
-    "mixture alone": Setting(config=PAPER, warmup=0.0, seeds=SOME),
+    "mixture alone": Setting(config=PUBLISHED, warmup=0.0, seeds=SOME),
     "mixture": Setting(config={"paths": "mixture"}, warmup=0.0, seeds={"path": 10, "rotated": 5}),
     "exits": Setting(seeds={"path": 10, "depth": 10, "rotated": 5}),
     "exits, no share for the deepest": Setting(config={"deepest": 0.0}, seeds=SOME),

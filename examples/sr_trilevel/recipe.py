@@ -13,13 +13,12 @@ from examples.sr_trilevel.efficient import efficient
 from examples.sr_trilevel.efficient import largest_macs as largest_of_blocks
 from examples.sr_trilevel.losses import LossWeights
 from examples.sr_trilevel.space import RATIOS, Paths, backbone_a, backbone_b, largest_macs
+from trinas.search.config import PUBLISHED
 
 Backbone: TypeAlias = Literal["A", "B", "efficient"]
 RelaxationName: TypeAlias = Literal["sparsestmax", "sparsemax", "softmax", "gumbel"]
 WidthRelaxationName: TypeAlias = Literal["gumbel", "sorted"]
 StrategyName: TypeAlias = Literal["gradient", "random"]
-_SANDWICH = ("sampled", "widest", "narrowest")
-
 Signals: TypeAlias = Literal["published", "differences", "today"]
 
 
@@ -195,13 +194,14 @@ class Recipe:
 
     def _signals(self) -> dict[str, Any]:
         """Settings of a search that follow from `signals`."""
-        passes = {"search_passes": _SANDWICH, "arch_passes": _SANDWICH}
+        pretraining = self.search.pretrain_passes
+        published = {**PUBLISHED, "pretrain_passes": pretraining}
         if self.signals == "published":
-            return {"sampled": "straight_through", "paths": "mixture", **passes}
+            return published
         if self.signals == "differences":
-            return {"paths": "mixture", **passes}
+            return {**published, "sampled": "differences"}
         return {
-            "pretrain_passes": (*self.search.pretrain_passes, "network"),
+            "pretrain_passes": (*pretraining, "network"),
             "search_passes": ("sampled", "network"),
         }
 

@@ -11,6 +11,7 @@ import torch
 import trinas as tn
 from examples.sr_trilevel.losses import LossWeights
 from examples.sr_trilevel.recipe import Recipe
+from trinas.search.config import PUBLISHED
 
 
 def smoke() -> Recipe:
@@ -97,10 +98,7 @@ def paper() -> Recipe:
             arch_lr=3e-4,
             arch_betas=(0.5, 0.999),
             clip=5.0,
-            pretrain_passes=("widest", "narrowest", "random", "random"),
-            search_passes=("sampled", "widest", "narrowest"),
-            arch_passes=("sampled", "widest", "narrowest"),
-            paths="mixture",
+            **PUBLISHED,
             # The weight (omega) is doubled or halved at every epoch; its start, the band and the
             # target are ours. The term for operations and paths gets 2/7, that for widths 5/7.
             cost=tn.CostControl(target=1.0, weight=0.1, share_structure=2 / 7, every=search_epoch),

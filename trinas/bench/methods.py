@@ -40,6 +40,7 @@ from trinas.search import (
     run,
     weights,
 )
+from trinas.search.config import PUBLISHED
 from trinas.search.estimators import straight_through
 from trinas.search.methods import darts
 from trinas.supernet import derive
@@ -114,6 +115,14 @@ def found(benchmark: Benchmark, task: Task, passes: Passes, seed: int) -> Found:
     return Found(genotype=genotype, passes=passes.spent, seconds=passes.seconds, facts=facts)
 
 
+def cost_of(benchmark: Benchmark) -> CostControl | None:
+    """What a benchmark charges, as the cost term of a search."""
+    charge = benchmark.charge
+    if charge is None:
+        return None
+    return CostControl(target=charge.target, weight=charge.weight, share_structure=charge.structure)
+
+
 def gradient_search(
     benchmark: Benchmark,
     allowance: Allowance,
@@ -130,14 +139,10 @@ def gradient_search(
         relax: as in `trinas.compile_supernet`.
         settings: of `trinas.SearchConfig`.
     """
-    charge = benchmark.charge
-    if charge is not None:
-        settings["cost"] = CostControl(
-            target=charge.target, weight=charge.weight, share_structure=charge.structure
-        )
     config = SearchConfig(
         pretrain_steps=allowance.pretrain_steps,
         search_steps=allowance.search_steps,
+        cost=cost_of(benchmark),
         seed=seed,
         **settings,
     )
@@ -164,16 +169,7 @@ def search_drawn(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found
 @METHODS.register("trilevel")
 def trilevel(benchmark: Benchmark, allowance: Allowance, seed: int) -> Found:
     """Algorithm 1 with the paper's signals and passes, at the rates of `search`."""
-    return gradient_search(
-        benchmark,
-        allowance,
-        seed,
-        sampled="straight_through",
-        paths="mixture",
-        pretrain_passes=("widest", "narrowest", "random", "random"),
-        search_passes=("sampled", "widest", "narrowest"),
-        arch_passes=("sampled", "widest", "narrowest"),
-    )
+    return gradient_search(benchmark, allowance, seed, **PUBLISHED)
 
 
 def chain_search(
@@ -188,11 +184,8 @@ def chain_search(
         method: the chain.
         relax: as in `trinas.compile_supernet`.
     """
-    charge = benchmark.charge
-    if charge is not None:
-        cost = CostControl(
-            target=charge.target, weight=charge.weight, share_structure=charge.structure
-        )
+    cost = cost_of(benchmark)
+    if cost is not None:
         method = chain(method, cost)
     task = benchmark.task(seed, relax)
     steps, pretrain = allowance.search_steps, allowance.pretrain_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
@@ -57,6 +58,8 @@ class SearchConfig:
         autocast: ``torch.bfloat16`` or ``torch.float16`` for automatic mixed precision, or None.
         seed: of everything the search draws; data that are functions have their own.
 
+    `PUBLISHED` in this module has the signals and passes of the paper.
+
     Raises:
         ConfigError: a setting is out of its range.
 
@@ -100,6 +103,16 @@ class SearchConfig:
     def total_steps(self) -> int:
         """Steps of both phases together."""
         return self.pretrain_steps + self.search_steps
+
+
+PUBLISHED: Mapping[str, Any] = {
+    "sampled": "straight_through",
+    "paths": "mixture",
+    "pretrain_passes": ("widest", "narrowest", "random", "random"),
+    "search_passes": ("sampled", "widest", "narrowest"),
+    "arch_passes": ("sampled", "widest", "narrowest"),
+}
+"""Settings of a `SearchConfig` with the signals and passes of the reference paper."""
 
 
 def _budget(owner: Any, attribute: attrs.Attribute[Any], value: object) -> None:
