@@ -18,6 +18,7 @@ torch.compile the result is composed of what they differentiate by themselves.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -305,6 +306,18 @@ def turned(face: Face, t: Tensor) -> Tensor:
     return _rates(t, face, 0.0)[1] * t * -face.p
 
 
+def pulled(
+    grads: Sequence[Tensor | None], face: Face, t: Tensor, min_spread: float
+) -> Tensor | None:
+    """Apply the transposed Jacobian of (q, t) to gradients by q and by t; None where both are."""
+    by_q, by_t = grads
+    total = None if by_q is None else pushed(by_q, face, t, min_spread)
+    if by_t is None:
+        return total
+    extra = turned(face, t) * by_t
+    return extra if total is None else total + extra
+
+
 class Sparsestmax(Function):
     """`sparsestmax_rows` in plain autograd.
 
@@ -326,13 +339,7 @@ class Sparsestmax(Function):
         """Apply the transposed Jacobian of (q, t) to the incoming gradients."""
         q, t, columns = ctx.saved_tensors
         face = _recorded_face(q) if torch.is_grad_enabled() else _face(columns)
-        total: Tensor | None = None
-        if grads[0] is not None:
-            total = pushed(grads[0], face, t, ctx.rule.min_spread)
-        if grads[1] is not None:
-            extra = turned(face, t) * grads[1]
-            total = extra if total is None else total + extra
-        return total, None, None
+        return pulled(grads, face, t, ctx.rule.min_spread), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from trinas._core.errors import RelaxationError
-from trinas.relax._functions import CLOSE, Face, Rule, composed, pushed, turned
+from trinas.relax._functions import CLOSE, Face, Rule, composed, pulled, pushed, turned
 from trinas.relax._rows import in_eager_mode, read, reject_rows
 
 
@@ -236,13 +236,7 @@ class SubsetSparsestmax(Function):
         """Apply the transposed Jacobian of (q, t) to the incoming gradients."""
         q, t = ctx.saved_tensors
         face = _face(q)
-        total: Tensor | None = None
-        if grads[0] is not None:
-            total = pushed(grads[0], face, t, ctx.rule.min_spread)
-        if grads[1] is not None:
-            extra = turned(face, t) * grads[1]
-            total = extra if total is None else total + extra
-        return total, None, None, None
+        return pulled(grads, face, t, ctx.rule.min_spread), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
