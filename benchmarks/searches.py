@@ -26,27 +26,37 @@ MANY = 10**6
 
 def measure(options: Options) -> list[Row]:
     """One row for DARTS, one for the paper's method."""
-    rows = []
-    for name, case, method, loop in (
-        ("DARTS, first order", darts_case(options), tn.methods.darts(1), darts_loop),
-        ("Trilevel NAS", sr_case(list(TREES)[-1], options), trilevel(), trilevel_loop),
-    ):
-        ours, by_hand = copy.deepcopy(case.net), copy.deepcopy(case.net)
-        batch = case.x, case.y
-        run = tn.run(method, ours, case.loss, lambda _: batch, lambda _: batch, steps=MANY)  # noqa: B023
-        works: dict[str, Work] = {"trinas": run.advance, "loop": loop(case, by_hand)}
-        samples = interleaved(works, options, warmup=1)
-        rows.append(
-            {
-                "method": name,
-                "case": case.name,
-                "milliseconds": 1e3 * samples.median("trinas"),
-                "loop_milliseconds": 1e3 * samples.median("loop"),
-                "ratio": samples.ratio("trinas", "loop"),
-                "at_most": 1.05,
-            }
-        )
-    return rows
+    trees = sr_case(list(TREES)[-1], options)
+    return [
+        _row("DARTS, first order", darts_case(options), tn.methods.darts(1), darts_loop, options),
+        _row("Trilevel NAS", trees, trilevel(), trilevel_loop, options),
+    ]
+
+
+def engine(case: Case, method: tn.Chain, net: tn.Supernet) -> Work:
+    """A step of the engine."""
+    batch = case.x, case.y
+    return tn.run(method, net, case.loss, lambda _: batch, lambda _: batch, steps=MANY).advance
+
+
+def _row(
+    name: str,
+    case: Case,
+    method: tn.Chain,
+    loop: Callable[[Case, tn.Supernet], Work],
+    options: Options,
+) -> Row:
+    ours, by_hand = copy.deepcopy(case.net), copy.deepcopy(case.net)
+    works: dict[str, Work] = {"trinas": engine(case, method, ours), "loop": loop(case, by_hand)}
+    samples = interleaved(works, options, warmup=1)
+    return {
+        "method": name,
+        "case": case.name,
+        "milliseconds": 1e3 * samples.median("trinas"),
+        "loop_milliseconds": 1e3 * samples.median("loop"),
+        "ratio": samples.ratio("trinas", "loop"),
+        "at_most": 1.05,
+    }
 
 
 def trilevel() -> tn.Chain:

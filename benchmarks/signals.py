@@ -33,6 +33,9 @@ from trinas.search.additive import Additive
 
 Draws: TypeAlias = Callable[[e.Odds, int, random.Random], list[e.Draw]]
 
+Estimate: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Losses, one-hot draws and odds to a gradient."""
+
 FIRST = 7000
 """Number of the first batch at frozen weights."""
 
@@ -70,24 +73,13 @@ def in_turn() -> Signal:
     return lambda step: side_by_side(next(numbers), step)
 
 
-def leave_one_out(n: int) -> Signal:
-    """N independent draws, each one's baseline the mean of the others."""
+def compared(draw: Draws, estimate: Estimate, n: int) -> Signal:
+    """N draws of a kind, each with a baseline from the others."""
 
     def signal(step: Step) -> Tensor:
-        draws = e.independent(step.odds, n, step.rng)
+        draws = draw(step.odds, n, step.rng)
         losses = step.losses(draws)
-        return e.leave_one_out(losses, e.one_hot(step.odds, draws, losses), step.p)
-
-    return signal
-
-
-def antithetic(n: int) -> Signal:
-    """N draws in antithetic pairs, each one's baseline the mean of the other pairs."""
-
-    def signal(step: Step) -> Tensor:
-        draws = e.antithetic(step.odds, n, step.rng)
-        losses = step.losses(draws)
-        return e.leave_pair_out(losses, e.one_hot(step.odds, draws, losses), step.p)
+        return estimate(losses, e.one_hot(step.odds, draws, losses), step.p)
 
     return signal
 
@@ -141,10 +133,10 @@ Make: TypeAlias = Callable[[], Signal]
 SIGNALS: dict[str, Make] = {
     "straight-through (AGD)": lambda: straight,
     "one decision at a time": in_turn,
-    "leave one out, 2 draws": lambda: leave_one_out(2),
-    "leave one out, 4 draws": lambda: leave_one_out(4),
-    "leave one out, 8 draws": lambda: leave_one_out(8),
-    "antithetic, 4 draws": lambda: antithetic(4),
+    "leave one out, 2 draws": lambda: compared(e.independent, e.leave_one_out, 2),
+    "leave one out, 4 draws": lambda: compared(e.independent, e.leave_one_out, 4),
+    "leave one out, 8 draws": lambda: compared(e.independent, e.leave_one_out, 8),
+    "antithetic, 4 draws": lambda: compared(e.antithetic, e.leave_pair_out, 4),
     "stratified, running baseline, 4 draws": lambda: Running(e.stratified, 4),
     "additive model, 2 draws": lambda: Modelled(2),
     "additive model, 4 draws": lambda: Modelled(4),

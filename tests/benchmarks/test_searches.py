@@ -28,10 +28,7 @@ def test_the_loop_of_darts_takes_the_same_step():
     case = darts_case(QUICK)
     start = {name: p.detach().clone() for name, p in case.net.named_parameters()}
     ours, by_hand = copy.deepcopy(case.net), copy.deepcopy(case.net)
-    batch = case.x, case.y
-    tn.run(
-        tn.methods.darts(1), ours, case.loss, lambda _: batch, lambda _: batch, steps=10**6
-    ).advance()
+    searches.engine(case, tn.methods.darts(1), ours)()
     searches.darts_loop(case, by_hand)()
 
     expected = moved(by_hand, start)
@@ -45,10 +42,7 @@ def test_the_loop_of_trilevel_nas_trains_the_same_parameters(name):
     case = sr_case(name, QUICK)
     start = {name: p.detach().clone() for name, p in case.net.named_parameters()}
     ours, by_hand = copy.deepcopy(case.net), copy.deepcopy(case.net)
-    batch = case.x, case.y
-    tn.run(
-        searches.trilevel(), ours, case.loss, lambda _: batch, lambda _: batch, steps=10**6
-    ).advance()
+    searches.engine(case, searches.trilevel(), ours)()
     searches.trilevel_loop(case, by_hand)()
 
     # Which widths are drawn differs, and with them which slices of a kernel move.
