@@ -11,6 +11,7 @@ import time
 import attrs
 import pytest
 import torch
+from comparing import plain
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -243,17 +244,6 @@ PLACES = {
 
 
 # -- what a state is ---------------------------------------------------------------------
-
-
-def plain(value):
-    """Nested tensors as something that compares, bit by bit."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return repr(value)
 
 
 def state_of(run):

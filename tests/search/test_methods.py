@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.func import functional_call
 from torch.nn import functional as F
 
 import trinas as tn
@@ -52,12 +53,11 @@ def by_the_book(net, order):
             second = F.cross_entropy(net(u), v)
         else:
             mixture = net.mixture()
-            run = lambda w, z: torch.func.functional_call(net.network, w, (z, mixture))  # noqa: B023, E731
-            first = F.cross_entropy(run(weights, x), y)
+            first = F.cross_entropy(functional_call(net.network, weights, (x, mixture)), y)
             gradients = torch.autograd.grad(first, list(weights.values()), create_graph=True)
             rate = outer.param_groups[0]["lr"]
             moved = {n: w - rate * g for (n, w), g in zip(weights.items(), gradients)}
-            second = F.cross_entropy(run(moved, u), v)
+            second = F.cross_entropy(functional_call(net.network, moved, (u, mixture)), v)
         for parameter, gradient in zip(arch, torch.autograd.grad(second, arch)):
             parameter.grad = gradient
         inner.step()

@@ -9,6 +9,7 @@ import pkgutil
 import attrs
 import pytest
 import torch
+from comparing import plain
 from torch.nn import functional as F
 
 import trinas as tn
@@ -143,17 +144,6 @@ class Loop:
         for part, saved in zip(self.working, state["parts"]):
             part.load_state_dict(saved)
         return self
-
-
-def plain(value):
-    """Nested values as something that compares, bit by bit."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return repr(value)
 
 
 def through_a_file(state):

@@ -73,7 +73,6 @@ class Run(Generic[R]):
         self.phases = tuple(phases)
         self.step = 0
         self.total = sum(phase.steps for phase in phases)
-        self._data = (train, valid)
         self.streams = [
             Stream(data, name=name, seed=seed, device=task.device)
             for data, name in ((train, "train"), (valid, "valid"))

@@ -138,17 +138,17 @@ class ScoreAtWork(Working):
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Take them up."""
         scores = memory.get("scores")
-        fits = isinstance(scores, Tensor) and scores.dim() == 1
-        if not fits or len(scores) > len(self.part.candidates):  # type: ignore[arg-type]
-            raise CheckpointError(
-                "a random search has a score for every candidate that it is past",
-                got=f"scores of {tuple(scores.shape)}"
-                if isinstance(scores, Tensor)
-                else type(scores).__name__,
-                at=f"{len(self.part.candidates)} candidates",
-                fix="Load what RandomSearch.state_dict gave.",
-            )
-        self.scores = list(scores.to(self.task.device).unbind())  # type: ignore[union-attr]
+        most = len(self.part.candidates)
+        if isinstance(scores, Tensor) and scores.dim() == 1 and len(scores) <= most:
+            self.scores = list(scores.to(self.task.device).unbind())
+            return
+        shape = f"scores of {tuple(scores.shape)}" if isinstance(scores, Tensor) else None
+        raise CheckpointError(
+            "a random search has a score for every candidate that it is past",
+            got=shape or type(scores).__name__,
+            at=f"{most} candidates",
+            fix="Load what RandomSearch.state_dict gave.",
+        )
 
 
 def mean_loss(
