@@ -25,7 +25,8 @@ def svg(title: str, groups: Mapping[tuple[str, str], Mapping[int, Record]]) -> s
 
     Every method, and every baseline at the cost of every method, is a point: mean passes to
     the right (logarithmic), mean regret upwards, with its 95 % interval over seeds. What
-    costs nothing stands at the left edge.
+    costs nothing stands at the left edge and does not decide how far the axes go: above them it
+    stands at the top, with its regret beside it.
 
     Args:
         title: above the picture.
@@ -35,12 +36,12 @@ def svg(title: str, groups: Mapping[tuple[str, str], Mapping[int, Record]]) -> s
     for (method, against), of in groups.items():
         cost = sum(r.passes for r in of.values()) / len(of)
         regret = interval([r.regret for r in of.values()])
-        points.append((method, against, max(cost, 1.0), regret))
+        points.append((method, against, cost, regret))
     methods = list(dict.fromkeys(method for method, *_ in points))
-    paid = [cost for *_, cost, _ in points]
-    across = _Logarithmic.of(paid)
+    paid = [(cost, regret) for *_, cost, regret in points if cost] or [(1.0, points[0][-1])]
+    across = _Logarithmic.of([cost for cost, _ in paid])
     # Intervals of two or three seeds may be as wide as they like: they are cut off.
-    top = max(min(r.high, 2 * r.mean) for *_, r in points) or 1.0
+    top = max(min(r.high, 2 * r.mean) for _, r in paid) or 1.0
 
     def up(value: float) -> float:
         share = min(max(value / top, 0.0), 1.0)
@@ -49,7 +50,10 @@ def svg(title: str, groups: Mapping[tuple[str, str], Mapping[int, Record]]) -> s
     lines = [*_frame(title, top, up, across)]
     for method, against, cost, regret in points:
         colour = COLOURS[methods.index(method) % len(COLOURS)]
-        lines += _point(across(cost), regret, up, colour, hollow=bool(against))
+        x = across(cost) if cost else LEFT
+        lines += _point(x, regret, up, colour, hollow=bool(against))
+        if regret.mean > top:
+            lines.append(f'<text x="{x + 10:.1f}" y="{TOP + 16}">{regret.mean:.3g}</text>')
     for k, method in enumerate(methods):
         y, colour = TOP + 20 * k, COLOURS[k % len(COLOURS)]
         lines.append(f'<circle cx="{WIDTH - RIGHT + 20}" cy="{y}" r="5" fill="{colour}"/>')
